@@ -1,0 +1,327 @@
+"""Datasets: immutable versions of anything, as a folder with a manifest, Arrow shards and a ledger.
+
+    <root>/<name>/<key[:12]>/manifest.json   written last; what it does not name does not exist
+                             shards/00000.arrow, shards/00000.hash (16 bytes per row), ledger/00000.arrow, files/...
+
+A *view* has no shards of its own: its manifest names a parent, and its ledger, lined up with the parent's shards,
+says which rows are left out. Reading needs only the standard library, NumPy and pyarrow (`scan` imports Polars), so that
+a training image can stay slim. Any fsspec URL can be read; only local shards are memory-mapped.
+
+The law kept here: a reader never sees half a dataset (`publish` renames a finished folder).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc as ipc
+
+from gristmill.dataops.identity import recipe_key
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MANIFEST = "manifest.json"
+Kind = Literal["rows", "view", "tokens", "checkpoint"]
+
+
+class InputError(ValueError):
+    """Bad input or usage: the message says what is wrong, where, and what to do; shown without a traceback."""
+
+
+class DamagedError(RuntimeError):
+    """A published file is not what its manifest says."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of rows, the rows in it, and the positions that the views over it leave out (sorted)."""
+
+    path: str
+    rows: int
+    left_out: pa.Array | None = None
+
+    @property
+    def kept(self) -> int:
+        """Rows that remain."""
+        return self.rows - (0 if self.left_out is None else len(self.left_out))
+
+    def mask(self) -> pa.Array | None:
+        """bool[rows], true where a row stays; None where all stay."""
+        if self.left_out is None or not len(self.left_out):
+            return None
+        import numpy as np
+
+        keep = np.ones(self.rows, dtype=bool)
+        keep[self.left_out.to_numpy()] = False
+        return pa.array(keep)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows that stay, with the columns named (all by default)."""
+        with open_arrow(self.path) as source:
+            options = ipc.IpcReadOptions()
+            if columns is not None:
+                with ipc.open_file(source) as reader:
+                    options.included_fields = [reader.schema.get_field_index(name) for name in columns]
+            reader = ipc.open_file(source, options=options)
+            table = reader.read_all()
+        mask = self.mask()
+        table = table if mask is None else table.filter(mask)
+        return table if columns is None else table.select(list(columns))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One immutable version. `key` is the address (how it was made), `digest` the content, `path` any fsspec URL."""
+
+    name: str
+    key: str
+    digest: str
+    path: str
+    kind: Kind
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Dataset:
+        """Open a published dataset by its folder; raises InputError where there is none."""
+        where = os.fspath(path)
+        try:
+            manifest = json.loads(read_bytes(f"{where}/{MANIFEST}"))
+        except FileNotFoundError:
+            raise InputError(f"no dataset at {where}: it has no {MANIFEST}") from None
+        except ValueError as error:
+            raise DamagedError(f"{where}/{MANIFEST} cannot be read: {error}") from None
+        return Dataset(manifest["name"], manifest["key"], manifest["digest"], where, manifest["kind"])
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as it stands on disk."""
+        return json.loads(read_bytes(f"{self.path}/{MANIFEST}"))
+
+    @property
+    def rows(self) -> int:
+        """Rows after what views leave out."""
+        return self.manifest["rows"]
+
+    @property
+    def root(self) -> str:
+        """The root that this dataset stands under."""
+        return self.path.rstrip("/").rsplit("/", 2)[0]
+
+    @cached_property
+    def parent(self) -> Dataset | None:
+        """What a view is a view of."""
+        parent = self.manifest.get("parent")
+        return parent and Dataset.load(f"{self.root}/{parent['name']}/{parent['key'][:12]}")
+
+    @property
+    def base(self) -> Dataset:
+        """The dataset that holds the shards: this one, or the end of a chain of views."""
+        return self if self.parent is None else self.parent.base
+
+    def file(self, name: str) -> str:
+        """The path of one of the files of a checkpoint."""
+        return f"{self.path}/files/{name}"
+
+    def shards(self) -> list[Shard]:
+        """The files of rows, in order, each with the positions that views leave out."""
+        if self.parent is None:
+            return [Shard(f"{self.path}/{entry['file']}", entry["rows"]) for entry in self.manifest["shards"]]
+        shards = []
+        for shard, entry in zip(self.parent.shards(), self.manifest["ledger"], strict=True):
+            drops = read_ledger(f"{self.path}/{entry['file']}", ["row", "unit"])
+            rows = drops.filter(pc.equal(drops["unit"], "row"))["row"].combine_chunks()
+            if shard.left_out is not None and len(shard.left_out):
+                rows = pa.concat_arrays([rows.cast(pa.uint32()), shard.left_out.cast(pa.uint32())])
+            shards.append(Shard(shard.path, shard.rows, rows.sort() if len(rows) else None))
+        return shards
+
+    def batches(self, rows: int = 1024, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Record batches of at most `rows` rows, shard after shard; local shards are mapped, not read."""
+        for shard in self.shards():
+            yield from shard.read(columns).to_batches(max_chunksize=rows)
+
+    def scan(self) -> pl.LazyFrame:
+        """All rows as a lazy Polars frame; what views left out is left out."""
+        import polars as pl
+
+        frames = []
+        for shard in self.shards():
+            if "://" in shard.path:
+                frames.append(pl.from_arrow(shard.read()).lazy())  # type: ignore[union-attr]
+                continue
+            frame = pl.scan_ipc(shard.path)
+            if shard.left_out is not None and len(shard.left_out):
+                gone = pl.Series(shard.left_out.to_numpy(), dtype=pl.UInt32)
+                frame = frame.filter(~pl.int_range(pl.len(), dtype=pl.UInt32).is_in(gone.implode()))
+            frames.append(frame)
+        if not frames:
+            return pl.from_arrow(self.schema().empty_table()).lazy()  # type: ignore[union-attr]
+        return pl.concat(frames)
+
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the rows; raises InputError for a dataset without rows."""
+        for shard in self.base.shards():
+            with open_arrow(shard.path) as source, ipc.open_file(source) as reader:
+                return reader.schema
+        raise InputError(f"{self.name} at {self.path} holds no shards")
+
+    def ledger(self) -> pl.LazyFrame:
+        """What was lost on the way to this version (not to its parents), with the shard it belongs to."""
+        import polars as pl
+
+        from gristmill.dataops.op import LEDGER
+
+        frames = [
+            pl.from_arrow(read_ledger(f"{self.path}/{entry['file']}")).lazy().with_columns(shard=pl.lit(i, pl.UInt32))  # type: ignore[union-attr]
+            for i, entry in enumerate(self.manifest["ledger"])
+            if entry["rows"]
+        ]
+        return pl.concat(frames) if frames else pl.LazyFrame(schema={**LEDGER, "shard": pl.UInt32()})
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an fsspec URL rather than a local path."""
+    return "://" in path
+
+
+def read_bytes(path: str) -> bytes:
+    """A whole file, local or by URL; raises FileNotFoundError."""
+    if not is_remote(path):
+        return Path(path).read_bytes()
+    import fsspec
+
+    with fsspec.open(path, "rb") as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def open_arrow(path: str) -> Iterator[pa.NativeFile]:
+    """An Arrow file: a memory map when local, a stream by fsspec otherwise."""
+    if not is_remote(path):
+        with pa.memory_map(path) as source:
+            yield source
+        return
+    import fsspec
+
+    with fsspec.open(path, "rb") as file:
+        yield pa.PythonFile(file, mode="r")
+
+
+def read_ledger(path: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One ledger file."""
+    return Shard(path, 0).read(columns)
+
+
+class HashedFile(io.RawIOBase):
+    """A file to write to that knows its length and SHA-256 when it is done."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._sha256 = hashlib.sha256()
+        self.length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._sha256.update(data)
+        self.length += memoryview(data).nbytes
+        return self._file.write(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def entry(self, name: str, **extra: Any) -> dict[str, Any]:
+        """The manifest's line for this file."""
+        return {"file": name, "bytes": self.length, "sha256": self._sha256.hexdigest(), **extra}
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file (hex), read in pieces."""
+    state = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            state.update(block)
+    return state.hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write and rename, so that the file is whole or not there."""
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with scratch.open("w") as file:
+        json.dump(value, file, ensure_ascii=False, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, path)
+
+
+def publish(building: Path, final: Path, manifest: Mapping[str, Any]) -> Dataset:
+    """Manifest last, then one rename. Where another run has published the same key first, its result is taken."""
+    write_json(building / MANIFEST, manifest)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(building, final)
+    except OSError:
+        if not (final / MANIFEST).exists():
+            raise
+        shutil.rmtree(building, ignore_errors=True)
+    return Dataset.load(final)
+
+
+def publish_files(
+    root: str | Path,
+    name: str,
+    building: Path,
+    *,
+    ops: Sequence[Mapping[str, Any]],
+    inputs: Sequence[Dataset],
+    external: Sequence[str] = (),
+    made: Mapping[str, Any],
+    stats: Mapping[str, Any] | None = None,
+    reproducible: bool = True,
+) -> Dataset:
+    """Publish what stands in `building`/files as a `checkpoint`: a trained tokenizer, classifier or model.
+
+    `ops` are {name, version, params}, the identity with the digests of `inputs`; the digest is over the names and
+    SHA-256 of the files. `made` holds what is not identity (times, versions, device). Where training on a device
+    gives other bytes each time, say `reproducible=False`: those that come after hash the digest of what came out.
+    """
+    key = recipe_key(ops, [*external, *(item.digest for item in inputs)])
+    entries = [
+        {"file": str(path.relative_to(building)), "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted((building / "files").rglob("*"))
+        if path.is_file()
+    ]
+    content = json.dumps([[entry["file"], entry["sha256"]] for entry in entries])
+    manifest = {
+        "gristmill": 1,
+        "name": name,
+        "key": key,
+        "digest": hashlib.sha256(content.encode()).hexdigest(),
+        "kind": "checkpoint",
+        "ops": list(ops),
+        "inputs": [{"name": item.name, "key": item.key, "digest": item.digest} for item in inputs],
+        "external": list(external),
+        "rows": 0,
+        "shards": [],
+        "ledger": [],
+        "files": entries,
+        "counts": {},
+        "stats": dict(stats or {}),
+        "reproducible": reproducible,
+        "made": dict(made),
+    }
+    return publish(building, Path(root) / name / key[:12], manifest)

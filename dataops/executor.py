@@ -1,0 +1,154 @@
+"""Where work runs: this process, or a pool of spawned processes on this machine.
+
+The seam is one method, `run(function, tasks)`: results in the order of the tasks, whatever the workers' order. A task
+is small and picklable; what it makes goes to disk. A worker that dies (a crash in a C library, the kernel's memory
+killer) does not end the run: its tasks are tried again alone, and one that kills its worker again is named.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
+from typing import Any, Protocol
+
+Done = Callable[[int, Any], None]
+
+
+class WorkerDied(RuntimeError):
+    """A task that ends its process twice, the second time alone."""
+
+
+class Executor(Protocol):
+    """Runs a function over tasks; `done(index, result)` is called in this process as each finishes."""
+
+    workers: int
+
+    def run(self, function: Callable[[Any], Any], tasks: Sequence[Any], done: Done | None = None) -> list[Any]: ...
+
+
+class InProcess:
+    """One task after another, here: for tests and debugging."""
+
+    workers = 1
+
+    def run(self, function: Callable[[Any], Any], tasks: Sequence[Any], done: Done | None = None) -> list[Any]:
+        results = []
+        for index, task in enumerate(tasks):
+            results.append(function(task))
+            if done is not None:
+                done(index, results[-1])
+        return results
+
+
+class LocalPool:
+    """A pool of spawned processes that lives until `close`: starting one costs about a second."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or os.cpu_count() or 1
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> LocalPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; what they were doing is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def warm(self) -> None:
+        """Start every worker now, so that the first stage does not pay for it."""
+        self._start(self.workers)
+        assert self._pool is not None
+        wait([self._pool.submit(_load) for _ in range(self.workers)])
+
+    def run(self, function: Callable[[Any], Any], tasks: Sequence[Any], done: Done | None = None) -> list[Any]:
+        """All tasks over the pool. The first error of a task ends the run and is raised here."""
+        results: dict[int, Any] = {}
+        try:
+            self._collect(function, tasks, range(len(tasks)), results, done, self.workers)
+        except BrokenProcessPool:
+            for index in [i for i in range(len(tasks)) if i not in results]:
+                self._pool = None
+                try:
+                    self._collect(function, tasks, [index], results, done, 1)
+                except BrokenProcessPool:
+                    self._pool = None
+                    raise WorkerDied(
+                        f"a worker died twice on part {index} (out of memory, or a crash in a native library); "
+                        "what was finished is kept: with more memory, or fewer --workers, the next run goes on from there"
+                    ) from None
+            self.close()  # the lone worker; the next run starts a full pool
+        return [results[index] for index in range(len(tasks))]
+
+    def _collect(
+        self,
+        function: Callable[[Any], Any],
+        tasks: Sequence[Any],
+        indexes: Sequence[int] | range,
+        results: dict[int, Any],
+        done: Done | None,
+        workers: int,
+    ) -> None:
+        self._start(workers)
+        assert self._pool is not None
+        waiting: dict[Future[Any], int] = {self._pool.submit(function, tasks[i]): i for i in indexes}
+        try:
+            while waiting:
+                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    index = waiting.pop(future)
+                    results[index] = future.result()
+                    if done is not None:
+                        done(index, results[index])
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            raise
+
+    def _start(self, workers: int) -> None:
+        if self._pool is not None:
+            return
+        threads = str(max(1, (os.cpu_count() or 1) // workers))
+        settings = {"POLARS_MAX_THREADS": threads, "RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)  # inherited by the spawned processes, which read them when they import
+        try:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent)
+            for _ in range(workers):  # processes start on submit: do it while the environment is set
+                self._pool.submit(os.getpid)
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def _watch_parent() -> None:
+    """End this worker when its parent is gone: a killed run must not leave processes behind."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def _load() -> None:
+    """Import what nearly every task needs."""
+    import polars  # noqa: F401
+    import pyarrow.ipc  # noqa: F401
+
+    from gristmill.dataops import passes  # noqa: F401

@@ -1,0 +1,294 @@
+"""Who was made from what, down to the row: always derivable from the manifests.
+
+An SQLite index (<root>/lineage.db) over the manifests answers questions about versions: what went into this one, what
+came of that one. It is a cache: `reindex` makes it anew, and a query first takes in what was published since. Questions
+about rows are answered from the shards and ledgers themselves, by scanning their id columns.
+
+The law kept here: a trace is an identity. A row's WARC record, read again at its offset, gives the row's id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sql
+
+from gristmill.dataops.crawl import FILES, located
+from gristmill.dataops.dataset import Dataset, InputError, Shard, read_ledger
+from gristmill.dataops.readers.files import SourceFile
+from gristmill.dataops.readers.spans import Limits, read
+from gristmill.dataops.store import Store
+
+_TABLES = sql.MetaData()
+VERSIONS = sql.Table(
+    "versions", _TABLES,
+    sql.Column("name", sql.String, primary_key=True), sql.Column("key", sql.String, primary_key=True),
+    sql.Column("digest", sql.String, index=True), sql.Column("kind", sql.String), sql.Column("rows", sql.Integer),
+    sql.Column("made_at", sql.String), sql.Column("seconds", sql.Float),
+)  # fmt: skip
+EDGES = sql.Table(
+    "edges", _TABLES,
+    sql.Column("name", sql.String, primary_key=True), sql.Column("key", sql.String, primary_key=True),
+    sql.Column("input_name", sql.String, primary_key=True), sql.Column("input_key", sql.String, primary_key=True),
+    sql.Column("input_digest", sql.String, index=True),
+)  # fmt: skip
+TALLIES = sql.Table(
+    "tallies", _TABLES,
+    sql.Column("name", sql.String, primary_key=True), sql.Column("key", sql.String, primary_key=True),
+    sql.Column("op", sql.String, primary_key=True), sql.Column("position", sql.Integer), sql.Column("params", sql.JSON),
+    sql.Column("rows_in", sql.Integer), sql.Column("kept", sql.Integer), sql.Column("dropped", sql.Integer),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Index:
+    """The index of one root. Opening it takes in what is new on disk and forgets what is gone."""
+
+    store: Store
+    engine: sql.Engine
+
+    @staticmethod
+    def open(store: Store, *, anew: bool = False) -> Index:
+        """Raises InputError where there is no such root."""
+        if not store.root.is_dir():
+            raise InputError(f"no root at {store.root}: run something first, or give --root")
+        path = store.root / "lineage.db"
+        if anew:
+            path.unlink(missing_ok=True)
+        engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        index = Index(store, engine)
+        index.refresh()
+        return index
+
+    def refresh(self) -> int:
+        """Bring the index to what is published; returns how many versions came or went."""
+        _TABLES.create_all(self.engine)
+        on_disk = {(item.name, item.key): item for item in self.store.all()}
+        with self.engine.begin() as connection:
+            known = {(name, key) for name, key in connection.execute(sql.select(VERSIONS.c.name, VERSIONS.c.key))}
+            for name, key in known - on_disk.keys():
+                for table in (VERSIONS, EDGES, TALLIES):
+                    connection.execute(table.delete().where(table.c.name == name, table.c.key == key))
+            for pair in on_disk.keys() - known:
+                _insert(connection, on_disk[pair])
+        return len(known ^ on_disk.keys())
+
+    def made_from(self, dataset: Dataset) -> list[Dataset]:
+        """All that went into a version, nearest first, each once."""
+        return self._walk(dataset, EDGES.c.name, EDGES.c.key, EDGES.c.input_name, EDGES.c.input_key)
+
+    def came_of(self, dataset: Dataset) -> list[Dataset]:
+        """All that was made from a version, nearest first, each once."""
+        return self._walk(dataset, EDGES.c.input_name, EDGES.c.input_key, EDGES.c.name, EDGES.c.key)
+
+    def _walk(self, dataset: Dataset, from_name: Any, from_key: Any, to_name: Any, to_key: Any) -> list[Dataset]:
+        found: dict[tuple[str, str], Dataset] = {}
+        edge = [(dataset.name, dataset.key)]
+        with self.engine.connect() as connection:
+            while edge:
+                name, key = edge.pop(0)
+                query = sql.select(to_name, to_key).where(from_name == name, from_key == key).order_by(to_name, to_key)
+                for pair in connection.execute(query):
+                    if tuple(pair) not in found:
+                        found[tuple(pair)] = Dataset.load(self.store.root / pair[0] / pair[1][:12])
+                        edge.append((pair[0], pair[1]))
+        return list(found.values())
+
+
+def _insert(connection: sql.Connection, dataset: Dataset) -> None:
+    manifest = dataset.manifest
+    me = {"name": dataset.name, "key": dataset.key}
+    made = manifest["made"]
+    connection.execute(
+        VERSIONS.insert().values(
+            **me, digest=dataset.digest, kind=dataset.kind, rows=dataset.rows,
+            made_at=made.get("at"), seconds=made.get("seconds"),
+        )  # fmt: skip
+    )
+    for item in {(item["name"], item["key"]): item for item in manifest["inputs"]}.values():
+        connection.execute(
+            EDGES.insert().values(
+                **me, input_name=item["name"], input_key=item["key"], input_digest=item["digest"]
+            )  # fmt: skip
+        )
+    for position, op in enumerate(manifest["ops"]):
+        tally = manifest["counts"].get(op["name"], {})
+        connection.execute(
+            TALLIES.insert().values(
+                **me, op=op["name"], position=position, params=json.loads(json.dumps(op["params"])),
+                rows_in=tally.get("in"), kept=tally.get("kept"), dropped=tally.get("dropped"),
+            )  # fmt: skip
+        )
+
+
+def find(dataset: Dataset, id: bytes) -> Iterator[tuple[Shard, int]]:
+    """Where a row with this id stands among the rows that remain: (shard, position in the shard)."""
+    wanted = pa.scalar(id, pa.binary(16))
+    for shard in dataset.shards():
+        ids = Shard(shard.path, shard.rows).read(["id"])["id"]
+        at = pc.indices_nonzero(pc.equal(ids, wanted)).to_pylist()
+        gone = set() if not at or shard.left_out is None else set(shard.left_out.to_pylist())
+        yield from ((shard, position) for position in at if position not in gone)
+
+
+def row_at(dataset: Dataset, number: int) -> tuple[Shard, int]:
+    """The shard and position of the n-th row that remains. Raises InputError beyond the last."""
+    left = number
+    for shard in dataset.shards():
+        if left < shard.kept:
+            mask = shard.mask()
+            return shard, left if mask is None else pc.indices_nonzero(mask)[left].as_py()
+        left -= shard.kept
+    raise InputError(f"{dataset.name} has rows 0 to {dataset.rows - 1}; there is no row {number}")
+
+
+def values(shard: Shard, position: int, columns: list[str] | None = None) -> dict[str, Any]:
+    """One row as Python values."""
+    return Shard(shard.path, shard.rows).read(columns).slice(position, 1).to_pylist()[0]
+
+
+def pages_of(dataset: Dataset, index: Index) -> Dataset:
+    """The dataset of pages that a version goes back to: the one with a `warc` column. Raises InputError."""
+    for item in [dataset, *index.made_from(dataset)]:
+        if item.kind == "rows" and any(name == "warc" for name, _ in item.manifest.get("schema", [])):
+            return item
+    raise InputError(f"{dataset.name} does not go back to a crawl")
+
+
+def trace(index: Index, dataset: Dataset, row: int, position: int | None = None) -> dict[str, Any]:
+    """From a row (of packed tokens: the token at `position`) to its page and its WARC record, read again.
+
+    Raises InputError where the row or position does not exist.
+    """
+    shard, at = row_at(dataset, row)
+    story: dict[str, Any] = {"dataset": dataset.name, "key": dataset.key, "row": row}
+    if dataset.kind == "tokens":
+        packed = values(shard, at, ["id", "segments", "length"])
+        where = 0 if position is None else position
+        if not 0 <= where < packed["length"]:
+            raise InputError(f"row {row} has tokens at 0 to {packed['length'] - 1}; position {where} is padding or beyond")
+        before = 0
+        for segment in packed["segments"]:
+            if where < before + segment["length"]:
+                break
+            before += segment["length"]
+        story |= {"position": where, "token_in_document": segment["start"] + where - before}
+        id = segment["id"]
+    else:
+        id = values(shard, at, ["id"])["id"]
+    story["id"] = id.hex()
+    pages = pages_of(dataset, index)
+    home = next(find(pages, id), None)
+    if home is None:
+        raise InputError(f"{id.hex()} is not in {pages.name}: gristmill fsck says which file is damaged")
+    page = values(*home, ["uri", "warc", "offset", "length", "record_id", "date", "title"])
+    story["page"] = {**page, "date": page["date"] and page["date"].isoformat(), "dataset": pages.name}
+    story["record"] = read_again(index, pages, id, page)
+    return story
+
+
+def read_again(index: Index, pages: Dataset, id: bytes, page: dict[str, Any]) -> dict[str, Any]:
+    """The source record at its offset: where it lies, its first bytes, and whether it still gives the same id."""
+    files = next(item for item in index.made_from(pages) if item.name == "crawl").scan().select(FILES.keys()).collect()
+    entry = files.row(by_predicate=pl.col("file") == page["warc"], named=True)
+    url = located(index.store.root).get(entry["sha256"])
+    if url is None:
+        return {"file": page["warc"], "problem": "its place is not known under this root"}
+    revisits = {item["offset"]: item["original"] for item in entry["revisits"]}
+    source = SourceFile(entry["file"], url, entry["format"], entry["bytes"])
+    limit = next(op["params"]["max_payload_bytes"] for op in pages.manifest["ops"] if op["name"] == "crawl.read")
+    try:
+        for split in read(source, page["offset"], page["offset"] + 1, limits=Limits(limit), revisits=revisits):
+            assert isinstance(split.kept, pl.DataFrame)
+            for found in split.kept.filter(pl.col("id") == id).iter_rows(named=True):
+                payload = found["payload"]
+                head = payload[:200].decode("utf-8", "replace")
+                return {"file": url, "bytes": len(payload), "mime": found["mime"], "head": head, "same_id": True}
+    except OSError as error:
+        return {"file": url, "problem": f"cannot be read: {error}"}
+    return {"file": url, "problem": "the record at this offset is another one now", "same_id": False}
+
+
+def why(index: Index, reference: str) -> list[dict[str, Any]]:
+    """The whole story of a page, by URL or by id (32 hex digits): one entry per row, with what each version did to it.
+
+    Looks at the latest version of every dataset. Empty where nothing is known of it.
+    """
+    latest = [index.store.get(name) for name in index.store.names()]
+    order = {name: depth for depth, name in enumerate(_ordered(latest))}
+    latest.sort(key=lambda item: order[item.name])
+    is_id = len(reference) == 32 and all(letter in "0123456789abcdef" for letter in reference.lower())
+    ids: dict[bytes, dict[str, Any]] = {bytes.fromhex(reference): {}} if is_id else {}
+    if not is_id:
+        for dataset in latest:
+            ids |= _by_uri(dataset, reference)
+    stories = []
+    for id, known in ids.items():
+        events = [event for dataset in latest for event in _events(dataset, id)]
+        if events:
+            stories.append({"id": id.hex(), **known, "events": events})
+    return stories
+
+
+def _by_uri(dataset: Dataset, uri: str) -> dict[bytes, dict[str, Any]]:
+    """Ids of rows with this URL, among rows and among what was dropped before it was stored."""
+    found: dict[bytes, dict[str, Any]] = {}
+    columns = ["id", "uri", "warc", "offset"]
+    if dataset.kind == "rows" and {"uri", "warc"} <= {name for name, _ in dataset.manifest.get("schema", [])}:
+        tables = [shard.read(columns) for shard in dataset.shards()]
+    else:
+        tables = []
+    ledgers = [read_ledger(f"{dataset.path}/{entry['file']}", columns) for entry in dataset.manifest["ledger"]]
+    for table in [*tables, *ledgers]:
+        for row in table.filter(pc.fill_null(pc.equal(table["uri"], uri), False)).to_pylist():
+            found[row["id"]] = {"uri": row["uri"], "warc": row["warc"], "offset": row["offset"]}
+    return found
+
+
+def _events(dataset: Dataset, id: bytes) -> Iterator[dict[str, Any]]:
+    """What one version did to a row: losses, a drop, or that it is there."""
+    me = {"dataset": dataset.name, "key": dataset.key}
+    lost = dataset.ledger().filter(pl.col("id") == id).collect()
+    for entry in lost.sort("unit", descending=False).iter_rows(named=True):
+        kept = {name: entry[name] for name in ("op", "reason", "value", "threshold", "evidence", "lost", "unit")}
+        yield {**me, "what": "dropped" if entry["unit"] == "row" else "lost", **kept}
+    if dataset.kind == "checkpoint":
+        return
+    if dataset.kind == "tokens":
+        rows, tokens = [], 0
+        before = 0
+        for shard in dataset.shards():
+            segments = shard.read(["segments"])["segments"].combine_chunks()
+            hits = pc.indices_nonzero(pc.equal(segments.flatten().field("id"), pa.scalar(id, pa.binary(16))))
+            of_row = pc.list_parent_indices(segments)
+            rows += [before + of_row[at.as_py()].as_py() for at in hits]
+            tokens += sum(segments.flatten()[at.as_py()]["length"].as_py() for at in hits)
+            before += shard.rows
+        if rows:
+            yield {**me, "what": "packed", "rows": rows, "tokens": tokens}
+        return
+    for shard, position in find(dataset, id):
+        yield {**me, "what": "kept", "shard": Path(shard.path).name, "row": position}
+
+
+def _ordered(datasets: list[Dataset]) -> list[str]:
+    """Names so that inputs stand before what is made of them."""
+    inputs = {item.name: sorted({entry["name"] for entry in item.manifest["inputs"]}) for item in datasets}
+    done: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        for before in inputs.get(name, []):
+            if before not in done:
+                visit(before)
+        done.setdefault(name)
+
+    for name in sorted(inputs):
+        visit(name)
+    return list(done)

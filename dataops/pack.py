@@ -1,0 +1,196 @@
+"""Documents into rows of one length: best-fit packing with segments and positions.
+
+Documents longer than a row are cut into row-sized pieces; the rest is placed best-fit decreasing (Ding et al. 2024,
+arXiv 2404.10830): longest first, each into the fullest row that still takes it. No token is dropped; what is lost is
+padding, and it is counted. Windows of a fixed number of tokens bound the memory; they are cut by the order of the
+documents alone, so neither shards nor workers show in the result.
+
+A row's `segments` say which token is of which document: the link back to a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.dataops.dataset import Dataset, InputError, Shard
+from gristmill.dataops.identity import row_id
+from gristmill.dataops.op import Split, ledger, op
+from gristmill.dataops.store import Task
+
+SEGMENT = pa.struct([("id", pa.binary(16)), ("start", pa.uint32()), ("length", pa.uint32())])
+
+
+def check_seq_len(seq_len: int) -> None:
+    """Raises InputError for a row length that cannot be packed: a token needs another one to predict."""
+    if not 2 <= seq_len <= 1 << 24:
+        raise InputError(f"seq_len {seq_len} is outside 2 to 16,777,216")
+
+
+def _plan(
+    inputs: Sequence[Dataset], _: Path, __: int, *, seq_len: int, eod: int, vocab_size: int, window_tokens: int
+) -> list[Task]:
+    """Windows as runs of rows in shards."""
+    check_seq_len(seq_len)
+    tasks: list[Task] = []
+    runs: list[tuple[Shard, int, int]] = []
+    rows = tokens = 0
+    for shard in inputs[0].shards():
+        lengths = shard.read(["n_tokens"])["n_tokens"].to_numpy().astype(np.int64)
+        start = 0
+        while start < len(lengths):
+            room = window_tokens - tokens
+            stop = start + max(int(np.searchsorted(np.cumsum(lengths[start:]), room, side="right")), not runs)
+            if stop > start:
+                runs.append((shard, start, stop))
+                rows += stop - start
+                tokens += int(lengths[start:stop].sum())
+            if stop < len(lengths):
+                tasks.append(Task(runs, rows))
+                runs, rows, tokens = [], 0, 0
+            start = stop
+    return [*tasks, Task(runs, rows)] if runs or not tasks else tasks
+
+
+@op("pack.best_fit", version=1, kind="source", plan=_plan, makes="tokens")
+def best_fit(
+    task: Sequence[tuple[Shard, int, int]], *, seq_len: int, eod: int, vocab_size: int, window_tokens: int = 1 << 24
+) -> Iterator[Split]:
+    """Rows of `seq_len` tokens: `tokens`, `positions` (0 begins a segment, and the padding), `segments`, `length`.
+
+    `length` counts the tokens of documents in a row; what follows is padding, filled with `eod`. `vocab_size` is
+    handed on to training. Documents carry their closing `eod` already.
+    """
+    tables = [shard.read(["id", "tokens"]).slice(start, stop - start) for shard, start, stop in task]
+    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
+    if not tables:
+        yield Split(_rows([], np.zeros(0, dtype), _Pieces.none(), seq_len, eod), ledger(), 0, _stats(0, 0, 0, 0, seq_len))
+        return
+    table = pa.concat_tables(tables).combine_chunks()
+    lists = table["tokens"].combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    tokens = lists.values.to_numpy()[offsets[0] : offsets[-1]]
+    pieces = _Pieces.cut(np.diff(offsets), seq_len)
+    ids = table["id"].to_pylist()
+    packed = _rows(ids, tokens.astype(dtype, copy=False), pieces, seq_len, eod)
+    split_documents = int((np.diff(offsets) > seq_len).sum())
+    stats = _stats(len(ids), len(pieces.length), split_documents, len(tokens), seq_len)
+    stats["rows"] = packed.num_rows
+    stats["padding"] = packed.num_rows * seq_len - len(tokens)
+    begun = int((pieces.start == 0).sum())  # each document begins in exactly one segment
+    yield Split(packed, ledger(), begun, stats)
+
+
+def _stats(documents: int, segments: int, split_documents: int, tokens: int, seq_len: int) -> dict[str, int]:
+    return {
+        "documents": documents,
+        "segments": segments,
+        "split_documents": split_documents,
+        "tokens": tokens,
+        "rows": 0,
+        "padding": 0,
+    }
+
+
+class _Pieces:
+    """Documents cut to at most `seq_len` tokens: document, start in it, place in the token stream, length."""
+
+    def __init__(self, document: np.ndarray, start: np.ndarray, source: np.ndarray, length: np.ndarray) -> None:
+        self.document, self.start, self.source, self.length = document, start, source, length
+
+    @staticmethod
+    def none() -> _Pieces:
+        return _Pieces(*(np.zeros(0, np.int64) for _ in range(4)))
+
+    @staticmethod
+    def cut(lengths: np.ndarray, seq_len: int) -> _Pieces:
+        parts = -(-lengths // seq_len)
+        document = np.repeat(np.arange(len(lengths)), parts)
+        first = np.cumsum(parts) - parts
+        start = (np.arange(len(document)) - first[document]) * seq_len
+        source = (np.cumsum(lengths) - lengths)[document] + start
+        return _Pieces(document, start, source, np.minimum(lengths[document] - start, seq_len))
+
+
+def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
+    """The bin of each piece, int64[n]: longest first, each into the fullest bin that takes it; ties by order.
+
+    Bins with the same room are alike, so there is a stack of them per amount of room and a bit set of the amounts
+    that occur: finding the best one is a shift and a mask.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    bins = np.empty(len(lengths), dtype=np.int64)
+    stacks: list[list[int]] = [[] for _ in range(capacity + 1)]
+    rooms = 0  # bit r is set where a bin with room r stands open
+    count = 0
+    for piece, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        fitting = rooms >> length
+        if fitting:
+            room = length + (fitting & -fitting).bit_length() - 1
+            stack = stacks[room]
+            chosen = stack.pop()
+            if not stack:
+                rooms ^= 1 << room
+        else:
+            room, chosen = capacity, count
+            count += 1
+        bins[piece] = chosen
+        if room > length:
+            left = room - length
+            stacks[left].append(chosen)
+            rooms |= 1 << left
+    return bins
+
+
+def _rows(ids: list[bytes], tokens: np.ndarray, pieces: _Pieces, seq_len: int, eod: int) -> pa.Table:
+    """Lay the pieces out: rows in the order of their first document, pieces in the order of the corpus."""
+    bins = best_fit_decreasing(pieces.length, seq_len)
+    count = int(bins.max()) + 1 if len(bins) else 0
+    first = np.full(count, len(pieces.length), dtype=np.int64)
+    np.minimum.at(first, bins, np.arange(len(bins)))
+    rank = np.empty(count, dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(count)
+    row = rank[bins]
+    order = np.lexsort((np.arange(len(row)), row))
+    row, length, source = row[order], pieces.length[order], pieces.source[order]
+    per_row = np.bincount(row, minlength=count)
+    begins = np.cumsum(length) - length  # in the stream of laid-out tokens
+    row_starts = (np.cumsum(per_row) - per_row).astype(np.int64)
+    within = begins - begins[row_starts][row] if count else begins
+    target = row * seq_len + within
+    steps = np.arange(len(tokens)) - np.repeat(begins, length)
+    laid = np.full(count * seq_len, eod, dtype=tokens.dtype)
+    laid[np.repeat(target, length) + steps] = tokens[np.repeat(source, length) + steps]
+    filled = np.bincount(row, weights=length, minlength=count).astype(np.int64)
+    positions = np.tile(np.arange(seq_len), count) - np.repeat(filled, seq_len)  # of the padding, right where >= 0
+    positions[np.repeat(target, length) + steps] = steps
+    positions = positions.astype(np.uint16 if seq_len <= 1 << 16 else np.uint32)
+    document = pieces.document[order]
+    segments = pa.StructArray.from_arrays(
+        [
+            pa.array([ids[i] for i in document.tolist()], pa.binary(16)),
+            pa.array(pieces.start[order], pa.uint32()),
+            pa.array(length, pa.uint32()),
+        ],
+        fields=list(SEGMENT),
+    )
+    bounds = np.concatenate([row_starts, [len(row)]]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(bounds), segments)
+    starts = pieces.start[order].tolist()
+    names = [
+        row_id("pack.best_fit", *(ids[document[k]] + starts[k].to_bytes(8, "little") for k in range(bounds[r], bounds[r + 1])))
+        for r in range(count)
+    ]
+    return pa.table(
+        {
+            "id": pa.array(names, pa.binary(16)),
+            "tokens": pa.FixedSizeListArray.from_arrays(pa.array(laid), seq_len),
+            "positions": pa.FixedSizeListArray.from_arrays(pa.array(positions), seq_len),
+            "segments": lists,
+            "length": pa.array(filled, pa.uint32()),
+        }
+    )

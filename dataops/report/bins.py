@@ -1,0 +1,88 @@
+"""Histograms of any column by fixed rules: the same numbers give the same bins, with nothing to choose by hand.
+
+The axis spans the middle 99% of the values and every threshold; what lies outside is counted, not drawn. Skewed counts
+get a log10(1 + x) axis, on which zero has a place. Whole numbers get bins that hold whole numbers, so that no bin is
+empty because no number falls in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+BINS = 40
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+def tidy(value: float | None) -> float | int | None:
+    """Six significant digits, whole where the value is whole, null where it is no number: for JSON."""
+    if value is None or not math.isfinite(value):
+        return None
+    rounded = float(f"{value:.6g}") if abs(value) < 1e15 else value
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def quantiles(values: np.ndarray) -> dict[str, float | int | None]:
+    """Quantiles by name ("p50"); empty for no values. Each is a value that occurs."""
+    if not len(values):
+        return {}
+    found = np.quantile(values, QUANTILES, method="nearest")
+    return {f"p{round(q * 100)}": tidy(float(value)) for q, value in zip(QUANTILES, found, strict=True)}
+
+
+def histogram(values: np.ndarray, kept: np.ndarray, thresholds: Sequence[float] = ()) -> dict[str, Any]:
+    """Counts of all values and of those of kept rows, float64[n] and bool[n], over common bins.
+
+    `scale` "linear" or "log" (log10(1 + x)), `edges` (one more than the counts), `all`, `kept`, and how many values lie
+    `below` the first edge or `above` the last.
+    """
+    if not len(values):
+        return {"scale": "linear", "edges": [], "all": [], "kept": [], "below": 0, "above": 0}
+    low, high = (float(value) for value in np.quantile(values, (0.005, 0.995), method="nearest"))
+    low, high = min([low, *thresholds]), max([high, *thresholds])
+    whole = bool((values == np.round(values)).all())
+    middle = float(np.median(values))
+    log = low >= 0 and high >= 100 and high > 8 * max(middle, 1.0)
+    edges = _log_edges(low, high, whole) if log else _linear_edges(low, high, whole)
+    counts = np.histogram(values, edges)[0]
+    kept_counts = np.histogram(values[kept], edges)[0]
+    return {
+        "scale": "log" if log else "linear",
+        "edges": [tidy(float(edge)) for edge in edges],
+        "all": counts.tolist(),
+        "kept": kept_counts.tolist(),
+        "below": int((values < edges[0]).sum()),
+        "above": int((values > edges[-1]).sum()),
+    }
+
+
+def _linear_edges(low: float, high: float, whole: bool) -> np.ndarray:
+    if 0 <= low < high / 3:
+        low = 0.0
+    if whole and high - low <= BINS:
+        return np.arange(low, high + 2) - 0.5
+    if high <= low:
+        return np.array([low - 0.5, low + 0.5])
+    step = nice_step((high - low) / BINS)
+    if whole:
+        step = max(1.0, round(step))
+    first, last = math.floor(low / step), math.floor(high / step) + 1
+    return np.arange(first, last + 1) * step - (0.5 if whole else 0.0)
+
+
+def _log_edges(low: float, high: float, whole: bool) -> np.ndarray:
+    edges = 10 ** np.linspace(math.log10(1 + low), math.log10(1 + high), BINS + 1) - 1
+    if not whole:
+        edges[0], edges[-1] = low, high
+        return edges
+    starts = np.unique(np.round(edges))
+    return np.append(starts, starts[-1] + 1) - 0.5
+
+
+def nice_step(rough: float) -> float:
+    """The smallest of 1, 2, 2.5 or 5 times a power of ten that is not below `rough`."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * (1 - 1e-9))

@@ -1,0 +1,150 @@
+"""The pretraining data flow: from a crawl to packed tokens. Policy only: every decision is a literal or a parameter.
+
+One Prefect task per dataset; fan-out over shards happens inside, in the store's process pool, because a task per shard
+would cost more than the shard. Tasks are not cached by Prefect: the store alone knows what is built.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from gristmill.dataops import dedup, quality
+from gristmill.dataops.crawl import crawl as index_crawl
+from gristmill.dataops.crawl import read_op
+from gristmill.dataops.dataset import Dataset, InputError, file_sha256
+from gristmill.dataops.executor import LocalPool
+from gristmill.dataops.extract import extract
+from gristmill.dataops.language import language as detect_language
+from gristmill.dataops.pack import best_fit, check_seq_len
+from gristmill.dataops.report.page import write_report
+from gristmill.dataops.signals import signals
+from gristmill.dataops.store import Store
+from gristmill.dataops.tokenizer import check_vocab_size, encode, given, import_tokenizer, train_bpe
+from gristmill.flows.progress import draw
+
+Step = Callable[[str, Callable[[], Any]], Any]
+
+
+@flow(name="pretrain-data", persist_result=False)
+def pretrain_data(
+    crawl: Sequence[str],
+    root: str = ".gristmill",
+    *,
+    tokenizer: str | None = None,
+    vocab_size: int = 32_000,
+    seq_len: int = 2_048,
+    languages: Sequence[str] = ("en",),
+    extractor: Literal["resiliparse", "trafilatura"] = "resiliparse",
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """From crawl files to packed token shards and a quality report; what stands already is not built again.
+
+    `languages` are ISO 639 codes to keep, none for all. `tokenizer` is a tokenizer.json or its folder; without it a
+    byte-level BPE of `vocab_size` entries is trained on the cleaned text. Returns datasets, counts by op and seconds
+    by stage. Raises InputError for bad input.
+    """
+    # What cannot work is refused before anything costs time.
+    end_of_document = given(tokenizer) if tokenizer is not None else None
+    if tokenizer is None:
+        check_vocab_size(vocab_size)
+    check_seq_len(seq_len)
+    started = time.perf_counter()
+    with LocalPool(workers) as pool:
+        pool.warm()
+        store = Store(Path(root), pool, draw)
+        orchestration = {"workers": round(time.perf_counter() - started, 3)}
+        seconds: dict[str, float] = {}
+
+        def step(name: str, work: Callable[[], Any]) -> Any:
+            def timed() -> Any:
+                clock = time.perf_counter()
+                result = work()
+                seconds[name] = round(time.perf_counter() - clock, 3)
+                return result
+
+            return task(timed, name=name, cache_policy=NO_CACHE, persist_result=False)()
+
+        built = _datasets(store, step, crawl, end_of_document, vocab_size, seq_len, languages, extractor)
+        packed = built["packed"]
+        folder = store.root / "reports" / f"packed-{packed.key[:12]}"
+        page = folder / "report.html"
+        if not page.exists():
+            step("report", lambda: write_report(packed, folder))
+    result = _summary(store.root, built, seconds, page)
+    result["orchestration"] = orchestration
+    _show(result, page)
+    return result
+
+
+def _datasets(
+    store: Store,
+    step: Step,
+    crawl: Sequence[str],
+    end_of_document: tuple[Path, str] | None,
+    vocab_size: int,
+    seq_len: int,
+    languages: Sequence[str],
+    extractor: Literal["resiliparse", "trafilatura"],
+) -> dict[str, Dataset]:
+    """The recipe: FineWeb's order of filters (Penedo et al. 2024) over one pass of extraction and signals."""
+    read = read_op(store.root)
+    rules = [
+        *([quality.language_is(codes=tuple(languages), min_score=0.65)] if languages else []),
+        quality.gopher_repetition(),
+        quality.gopher(),
+        quality.c4(),
+        quality.fineweb(),
+    ]
+    built: dict[str, Dataset] = {}
+
+    def make(name: str, work: Callable[[], Dataset]) -> Dataset:
+        built[name] = step(name, work)
+        return built[name]
+
+    index = make("crawl", lambda: index_crawl(store, crawl))
+    ops = [read, extract(extractor=extractor), detect_language(), signals()]
+    pages = make("pages", lambda: store.build("pages", ops, [index]))
+    clean = make("clean", lambda: store.build("clean", rules, [pages]))
+    exact = make("exact", lambda: store.build("exact", dedup.exact(), [clean]))
+    unique = make("unique", lambda: store.build("unique", dedup.minhash(), [exact]))
+    if not unique.rows:
+        raise InputError(
+            f"nothing is left of {', '.join(crawl)} after cleaning: see `gristmill show pages` and `gristmill show clean`"
+        )
+    if end_of_document is not None:
+        path, token = end_of_document
+        bring = import_tokenizer(end_of_document=token, path_context=str(path))
+        model = make("tokenizer", lambda: store.build("tokenizer", bring, [], external=[file_sha256(path)]))
+    else:
+        model = make("tokenizer", lambda: store.build("tokenizer", train_bpe(vocab_size=vocab_size), [unique]))
+    encoded = make("encoded", lambda: store.build("encoded", encode(model), [unique, model]))
+    stats = model.manifest["stats"]
+    fit = best_fit(seq_len=seq_len, eod=stats["eod"], vocab_size=stats["vocab_size"])
+    make("packed", lambda: store.build("packed", fit, [encoded]))
+    return built
+
+
+def _summary(root: Path, built: dict[str, Dataset], seconds: dict[str, float], page: Path) -> dict[str, Any]:
+    datasets, counts = {}, {}
+    for name, dataset in built.items():
+        manifest = dataset.manifest
+        tokens = manifest["stats"].get("tokens")
+        datasets[name] = {"key": dataset.key, "digest": dataset.digest, "rows": dataset.rows, "tokens": tokens}
+        for op, tally in manifest["counts"].items():
+            counts[op] = {name: tally[name] for name in ("in", "kept", "dropped", "reasons")}
+    datasets["encoded"]["tokens"] = datasets["packed"]["tokens"]  # packing loses none
+    return {"root": str(root), "datasets": datasets, "counts": counts, "seconds": seconds, "report": str(page)}
+
+
+def _show(result: dict[str, Any], page: Path) -> None:
+    """Artifacts on the run's page in Prefect's UI."""
+    create_link_artifact(key="quality-report", link=page.resolve().as_uri(), link_text="Quality report")
+    rows = [{"op": op, **{k: tally[k] for k in ("in", "kept", "dropped")}} for op, tally in result["counts"].items()]
+    create_table_artifact(key="row-counts", table=rows, description="Rows in, kept and dropped by each op")

@@ -1,0 +1,48 @@
+"""Models as datasets: where a training step builds one, and how the next step loads it.
+
+The law kept here: a step that fails or is stopped leaves nothing behind but what it has published.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from gristmill.dataops.dataset import Dataset, InputError, is_remote
+
+
+@contextlib.contextmanager
+def building(root: str | Path, name: str) -> Iterator[Path]:
+    """A folder to build a checkpoint in, on the file system of `root` so that publishing is one rename.
+
+    It holds an empty `files/`; when the block is left, whatever was not published is removed.
+    """
+    folder = Path(root) / ".building" / f"{name}-{uuid.uuid4().hex[:12]}"
+    try:
+        (folder / "files").mkdir(parents=True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def load_model(dataset: Dataset) -> PreTrainedModel:
+    """The causal language model of a checkpoint, on the CPU. Raises InputError where the dataset holds no model."""
+    names = {entry["file"] for entry in dataset.manifest.get("files", [])}
+    if not {"files/config.json", "files/model.safetensors"} <= names:
+        raise InputError(f"{dataset.name} at {dataset.path} holds no model (config.json and model.safetensors)")
+    if is_remote(dataset.path):
+        raise InputError(f"{dataset.path}: copy the checkpoint to a local folder first")
+    return AutoModelForCausalLM.from_pretrained(dataset.file(""), local_files_only=True)
+
+
+def versions() -> dict[str, str]:
+    """What a training step runs on: recorded, never part of the identity."""
+    names = ("torch", "transformers", "numpy", "pyarrow")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
