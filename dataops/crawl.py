@@ -19,11 +19,10 @@ import polars as pl
 from gristmill.dataops.dataset import Dataset, InputError, file_sha256, is_remote, write_json
 from gristmill.dataops.identity import row_id, sha256_json
 from gristmill.dataops.op import Op, Split, ledger, op
-from gristmill.dataops.readers.files import SourceFile, find_files
-from gristmill.dataops.readers.spans import Limits, index, read
+from gristmill.dataops.readers.files import PAGE, Limits, SourceFile, find_files, index, read
 from gristmill.dataops.store import Store, Task
 
-SEEK_BYTES = 4 << 20  # uncompressed content between two starting points; what `index` promises
+SEEK_BYTES = 1 << 20  # uncompressed content between two starting points: the finest that work is divided
 _SEEKS = pl.List(pl.Struct({"offset": pl.Int64, "record": pl.Int64}))
 _REVISITS = pl.List(pl.Struct({"offset": pl.Int64, "original": pl.Int64}))
 FILES: dict[str, pl.DataType] = {
@@ -38,14 +37,14 @@ FILES: dict[str, pl.DataType] = {
 }
 
 
-def crawl(store: Store, paths: Sequence[str]) -> Dataset:
-    """The index of the files that paths, globs, list files or fsspec URLs name. Raises InputError where one is missing."""
+def crawl(store: Store, paths: Sequence[str], *, seek_bytes: int = SEEK_BYTES) -> Dataset:
+    """The index of the files that paths, globs, list files or fsspec URLs name. InputError where one is missing."""
     files = find_files(list(paths))
     if not files:
         raise InputError(f"no files found in: {', '.join(paths)}")
     digests = hash_files(store, files)
     content = sha256_json([[file.name, file.format, digests[file.url]] for file in files])
-    return store.build("crawl", index_files(files_context=files, digests_context=digests), [], external=[content])
+    return store.build("crawl", index_files(seek_bytes=seek_bytes, files_context=files, digests_context=digests), [], external=[content])
 
 
 def hash_files(store: Store, files: Sequence[SourceFile]) -> dict[str, str]:
@@ -55,7 +54,9 @@ def hash_files(store: Store, files: Sequence[SourceFile]) -> dict[str, str]:
     with contextlib.suppress(OSError, ValueError):
         known = json.loads(register.read_bytes())
     stamps = {file.url: _stamp(file) for file in files}
-    missing = [file for file in files if known.get(file.url, {}).get("stamp") != stamps[file.url] or not stamps[file.url]]
+    missing = [
+        file for file in files if known.get(file.url, {}).get("stamp") != stamps[file.url] or not stamps[file.url]
+    ]
     found = store.executor.run(_hash, [file.url for file in missing])
     for file, digest in zip(missing, found, strict=True):
         known[file.url] = {"stamp": stamps[file.url], "sha256": digest}
@@ -85,17 +86,21 @@ class Piece:
     revisits: dict[int, int]
 
 
-def _plan_index(_: Any, __: Any, ___: int, *, files_context: Any, digests_context: Any) -> list[Task]:
+def _plan_index(_: Any, __: Any, ___: int, *, seek_bytes: int, files_context: Any, digests_context: Any) -> list[Task]:
     return [Task((file, digests_context[file.url]), 1) for file in files_context]
 
 
 @op("crawl.index", version=1, kind="source", plan=_plan_index)
 def index_files(
-    task: tuple[SourceFile, str], *, files_context: Sequence[SourceFile], digests_context: Mapping[str, str]
+    task: tuple[SourceFile, str],
+    *,
+    seek_bytes: int,
+    files_context: Sequence[SourceFile],
+    digests_context: Mapping[str, str],
 ) -> Iterator[Split]:
     """One row per file: its records are counted and its starting points noted, nothing else is looked at."""
     source, digest = task
-    found = index(source)
+    found = index(source, seek_bytes)
     row = {
         "id": row_id(source.name, digest),
         "file": source.name,
@@ -115,9 +120,9 @@ def _plan_read(
     """Pieces gathered into units of similar weight. The first attempt's cut is kept for a resume by other workers."""
     urls = located(root_context)
     pieces = [piece for row in inputs[0].scan().collect().iter_rows(named=True) for piece in _pieces(row, urls)]
-    cut = building / "plan.json"
+    cut = building / "scratch" / "plan.json"
     if not cut.exists():
-        write_json(cut, {"weight": max(1, min(64, len(pieces) // (workers * 6)))})
+        write_json(cut, {"weight": max(1, min(256, len(pieces) // (workers * 6)))})
     weight = json.loads(cut.read_text())["weight"]
     tasks = []
     for at in range(0, len(pieces), weight):
@@ -128,7 +133,9 @@ def _plan_read(
 
 def _pieces(row: Mapping[str, Any], urls: Mapping[str, str]) -> Iterator[Piece]:
     if row["sha256"] not in urls:
-        raise InputError(f"{row['file']} (sha256 {row['sha256'][:12]}) was never seen under this root; give --crawl again")
+        raise InputError(
+            f"{row['file']} (sha256 {row['sha256'][:12]}) was never seen under this root; give --crawl again"
+        )
     source = SourceFile(row["file"], urls[row["sha256"]], row["format"], row["bytes"])
     revisits = {entry["offset"]: entry["original"] for entry in row["revisits"]}
     seeks = [(entry["offset"], entry["record"]) for entry in row["seeks"]] or [(0, 0)]
@@ -156,6 +163,7 @@ def read_pages(task: Sequence[Piece], *, max_payload_bytes: int = 64 << 20, root
     `max_payload_bytes` bounds a page after every encoding is undone; more is `payload_too_large`.
     """
     limits = Limits(max_payload_bytes=max_payload_bytes)
+    yield Split(pl.DataFrame(schema=PAGE), ledger())  # so that a unit without a single page has its columns
     for piece in task:
         yield from read(piece.source, piece.start, piece.stop, limits=limits, revisits=piece.revisits)
 

@@ -4,8 +4,8 @@
                              shards/00000.arrow, shards/00000.hash (16 bytes per row), ledger/00000.arrow, files/...
 
 A *view* has no shards of its own: its manifest names a parent, and its ledger, lined up with the parent's shards,
-says which rows are left out. Reading needs only the standard library, NumPy and pyarrow (`scan` imports Polars), so that
-a training image can stay slim. Any fsspec URL can be read; only local shards are memory-mapped.
+says which rows are left out. Reading needs the standard library, NumPy and pyarrow (`scan` imports Polars), so that a
+training image can stay slim. Any fsspec URL can be read; only local shards are memory-mapped.
 
 The law kept here: a reader never sees half a dataset (`publish` renames a finished folder).
 """
@@ -262,10 +262,10 @@ def write_json(path: Path, value: Any) -> None:
     """Write and rename, so that the file is whole or not there."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with scratch.open("w") as file:
-        json.dump(value, file, ensure_ascii=False, indent=1, sort_keys=True)
+        json.dump(value, file, ensure_ascii=False, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(scratch, path)
+    scratch.replace(path)
 
 
 def publish(building: Path, final: Path, manifest: Mapping[str, Any]) -> Dataset:
@@ -273,7 +273,7 @@ def publish(building: Path, final: Path, manifest: Mapping[str, Any]) -> Dataset
     write_json(building / MANIFEST, manifest)
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.rename(building, final)
+        building.rename(final)
     except OSError:
         if not (final / MANIFEST).exists():
             raise

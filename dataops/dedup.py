@@ -111,7 +111,9 @@ def _ledgers(rows: pl.DataFrame, found: pl.DataFrame, threshold: float | None, s
     gone = rows[found["row"].to_numpy()].select("id", "row", "shard")
     twins = ids[found["kept"].to_numpy()].bin.encode("hex")
     value = found["value"] if "value" in found.columns else pl.Series([None] * found.height, dtype=pl.Float64)
-    drops = gone.with_columns(reason=found["reason"], value=value, evidence=twins, threshold=pl.lit(threshold, pl.Float64))
+    drops = gone.with_columns(
+        reason=found["reason"], value=value, evidence=twins, threshold=pl.lit(threshold, pl.Float64)
+    )
     return [ledger(drops.filter(pl.col("shard") == i).sort("row")) for i in range(shards)]
 
 
@@ -123,7 +125,7 @@ def _keyed(shard: Shard) -> pl.DataFrame:
 def _exact_keys(shard: Shard) -> pl.DataFrame:
     """Per row: position, id, what the rank needs, and 128-bit hashes of URL and text."""
     frame = _keyed(shard)
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name in ("uri", "text"):
         hashes = row_hashes(pa.table({"v": frame[name].to_arrow()}))
         columns |= {f"{name}_a": hashes[:, 0], f"{name}_b": hashes[:, 1]}
@@ -144,4 +146,3 @@ def _shingles_of(task: tuple[Shard, np.ndarray, int]) -> Shingles:
     shard, rows, ngram = task
     frame = positioned(shard, ["text"]).filter(pl.col("row").is_in(pl.Series(rows, dtype=pl.UInt32).implode()))
     return shingle(frame["text"], ngram)
-

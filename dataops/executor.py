@@ -76,17 +76,19 @@ class LocalPool:
         try:
             self._collect(function, tasks, range(len(tasks)), results, done, self.workers)
         except BrokenProcessPool:
+            fatal = []
             for index in [i for i in range(len(tasks)) if i not in results]:
-                self._pool = None
+                self.close()  # a pool that is broken, or of the lone worker before: a fresh one for each
                 try:
                     self._collect(function, tasks, [index], results, done, 1)
                 except BrokenProcessPool:
-                    self._pool = None
-                    raise WorkerDied(
-                        f"a worker died twice on part {index} (out of memory, or a crash in a native library); "
-                        "what was finished is kept: with more memory, or fewer --workers, the next run goes on from there"
-                    ) from None
-            self.close()  # the lone worker; the next run starts a full pool
+                    fatal.append(str(tasks[index]))
+            self.close()
+            if fatal:
+                raise WorkerDied(
+                    f"a worker died twice on {', '.join(fatal)} (out of memory, or a crash in a native library); all "
+                    "else is kept: with more memory, or fewer --workers, the next run goes on from there"
+                ) from None
         return [results[index] for index in range(len(tasks))]
 
     def _collect(

@@ -25,7 +25,9 @@ _DATE_META = (
     'meta[property="article:published_time"],meta[name="date" i],meta[name="dc.date" i],meta[name="dcterms.created" i],'
     'meta[name="pubdate" i],meta[itemprop="datePublished"],meta[property="og:published_time"]'
 )
-_OPT_OUT_META = 'meta[name="robots" i],meta[name="tdm-reservation" i],meta[name="tdm-policy" i],meta[name="googlebot" i]'
+_OPT_OUT_META = (
+    'meta[name="robots" i],meta[name="tdm-reservation" i],meta[name="tdm-policy" i],meta[name="googlebot" i]'
+)
 _LINKED_DATE = re.compile(r'"datePublished"\s*:\s*"([^"]{4,40})"')
 _ISO = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
 _SUSPICIOUS_TAGS = 5_000  # below this many "<" no page can be nested deeper than `max_depth`
@@ -105,7 +107,7 @@ def _page(
     if not text:
         return _EMPTY, "no_text", None
     title = (tree.title or "").strip() or None
-    signals = {"robots": None, "tdm-reservation": None, "tdm-policy": None}
+    signals: dict[str, str | None] = {"robots": None, "tdm-reservation": None, "tdm-policy": None}
     published = None
     if tree.document is not None:
         for element in tree.document.query_selector_all(_OPT_OUT_META):
@@ -113,7 +115,7 @@ def _page(
             content = (element.getattr("content") or "").strip()
             before = signals.get(name)
             signals[name] = content if before is None else f"{before}, {content}"
-        published = _published(tree, markup)
+        published = _published(tree.document, markup)
     row = (text, title, published, encoding, signals["robots"], signals["tdm-reservation"], signals["tdm-policy"])
     return row, None, None
 
@@ -148,7 +150,8 @@ def _unclosed(payload: bytes) -> int:
 
 def _depth(tree: HTMLTree, limit: int) -> int:
     """How deep the parsed tree is; stops one past `limit`. Void elements do not count, as they hold nothing."""
-    node, depth, deepest = tree.body, 0, 0
+    node: Any = tree.body
+    depth = deepest = 0
     root = node
     while node is not None and deepest <= limit:
         if node.first_child is not None:
@@ -161,13 +164,13 @@ def _depth(tree: HTMLTree, limit: int) -> int:
     return deepest
 
 
-def _published(tree: HTMLTree, markup: str) -> Any:
+def _published(document: Any, markup: str) -> Any:
     """The page's own date: <meta>, then JSON-LD, then the first <time>; None where none is stated or it is absurd."""
-    element = tree.document.query_selector(_DATE_META)
+    element = document.query_selector(_DATE_META)
     found = _date(element.getattr("content")) if element is not None else None
     if found is None and (linked := _LINKED_DATE.search(markup)) is not None:
         found = _date(linked.group(1))
-    if found is None and (element := tree.document.query_selector("time[datetime]")) is not None:
+    if found is None and (element := document.query_selector("time[datetime]")) is not None:
         found = _date(element.getattr("datetime"))
     return found
 

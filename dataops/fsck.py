@@ -33,10 +33,14 @@ def fsck(store: Store) -> tuple[int, list[dict[str, str]]]:
             problems.append({"dataset": name, "file": str(path), "problem": f"the manifest cannot be read: {error}"})
             continue
         files += 1 + len(entries)
-        damaged = [(path.parent / entry["file"], problem) for entry in entries if (problem := _file(path.parent, entry))]
+        damaged = [
+            (path.parent / entry["file"], problem) for entry in entries if (problem := _file(path.parent, entry))
+        ]
         problems += [{"dataset": name, "file": str(file), "problem": problem} for file, problem in damaged]
         if not damaged:
-            problems += [{"dataset": name, "file": str(file), "problem": text} for file, text in _content(dataset, manifest)]
+            problems += [
+                {"dataset": name, "file": str(file), "problem": text} for file, text in _content(dataset, manifest)
+            ]
         stray = {str(item.relative_to(path.parent)) for item in path.parent.rglob("*") if item.is_file()}
         for file in sorted(stray - {entry["file"] for entry in entries} - {MANIFEST}):
             problems.append({"dataset": name, "file": str(path.parent / file), "problem": "not named by the manifest"})

@@ -160,7 +160,7 @@ def _bytes_hashes(array: pa.Array) -> np.ndarray:
     if pa.types.is_fixed_size_list(array.type):
         flat = array.flatten().to_numpy(zero_copy_only=True)
         width = array.type.list_size * flat.itemsize
-        view = memoryview(np.ascontiguousarray(flat)).cast("B")
+        view = np.ascontiguousarray(flat).view(np.uint8).data
         values: Iterable[Any] = (view[i * width : (i + 1) * width] for i in range(len(array)))
     else:
         kind = array.type

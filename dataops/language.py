@@ -26,13 +26,19 @@ def language(frame: pl.DataFrame, *, max_chars: int = 2_000) -> pl.DataFrame:
     model = _model()
     labels: list[str | None] = []
     scores: list[float | None] = []
-    for head in frame["text"].str.head(max_chars).str.replace_all("\n", " ", literal=True):
-        found, score = model.predict(head, k=1) if head and not head.isspace() else ((), ())
+    texts = frame["text"].str.head(max_chars).str.replace_all("\n", " ", literal=True)
+    for head in texts:
+        found, score = _predict(model, head)
         labels.append(found[0].removeprefix("__label__") if len(found) else None)
         scores.append(min(1.0, float(score[0])) if len(found) else None)
     return frame.with_columns(
         language=pl.Series(labels, dtype=pl.String), language_score=pl.Series(scores, dtype=pl.Float32)
     )
+
+
+def _predict(model: Any, text: str | None) -> tuple[Any, Any]:
+    """fastText's labels and scores; nothing for a blank text."""
+    return model.predict(text, k=1) if text and not text.isspace() else ((), ())
 
 
 @functools.cache

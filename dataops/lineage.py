@@ -22,8 +22,7 @@ import sqlalchemy as sql
 
 from gristmill.dataops.crawl import FILES, located
 from gristmill.dataops.dataset import Dataset, InputError, Shard, read_ledger
-from gristmill.dataops.readers.files import SourceFile
-from gristmill.dataops.readers.spans import Limits, read
+from gristmill.dataops.readers.files import Limits, SourceFile, read
 from gristmill.dataops.store import Store
 
 _TABLES = sql.MetaData()
@@ -108,8 +107,12 @@ def _insert(connection: sql.Connection, dataset: Dataset) -> None:
     made = manifest["made"]
     connection.execute(
         VERSIONS.insert().values(
-            **me, digest=dataset.digest, kind=dataset.kind, rows=dataset.rows,
-            made_at=made.get("at"), seconds=made.get("seconds"),
+            **me,
+            digest=dataset.digest,
+            kind=dataset.kind,
+            rows=dataset.rows,
+            made_at=made.get("at"),
+            seconds=made.get("seconds"),
         )  # fmt: skip
     )
     for item in {(item["name"], item["key"]): item for item in manifest["inputs"]}.values():
@@ -122,8 +125,13 @@ def _insert(connection: sql.Connection, dataset: Dataset) -> None:
         tally = manifest["counts"].get(op["name"], {})
         connection.execute(
             TALLIES.insert().values(
-                **me, op=op["name"], position=position, params=json.loads(json.dumps(op["params"])),
-                rows_in=tally.get("in"), kept=tally.get("kept"), dropped=tally.get("dropped"),
+                **me,
+                op=op["name"],
+                position=position,
+                params=json.loads(json.dumps(op["params"])),
+                rows_in=tally.get("in"),
+                kept=tally.get("kept"),
+                dropped=tally.get("dropped"),
             )  # fmt: skip
         )
 
@@ -173,7 +181,9 @@ def trace(index: Index, dataset: Dataset, row: int, position: int | None = None)
         packed = values(shard, at, ["id", "segments", "length"])
         where = 0 if position is None else position
         if not 0 <= where < packed["length"]:
-            raise InputError(f"row {row} has tokens at 0 to {packed['length'] - 1}; position {where} is padding or beyond")
+            raise InputError(
+                f"row {row} has tokens at 0 to {packed['length'] - 1}; position {where} is padding or beyond"
+            )
         before = 0
         for segment in packed["segments"]:
             if where < before + segment["length"]:
@@ -204,16 +214,27 @@ def read_again(index: Index, pages: Dataset, id: bytes, page: dict[str, Any]) ->
     revisits = {item["offset"]: item["original"] for item in entry["revisits"]}
     source = SourceFile(entry["file"], url, entry["format"], entry["bytes"])
     limit = next(op["params"]["max_payload_bytes"] for op in pages.manifest["ops"] if op["name"] == "crawl.read")
+    start, stop = _around(entry, page["offset"])
     try:
-        for split in read(source, page["offset"], page["offset"] + 1, limits=Limits(limit), revisits=revisits):
+        for split in read(source, start, stop, limits=Limits(limit), revisits=revisits):
             assert isinstance(split.kept, pl.DataFrame)
-            for found in split.kept.filter(pl.col("id") == id).iter_rows(named=True):
+            here = (pl.col("id") == id) & (pl.col("offset") == page["offset"])
+            for found in split.kept.filter(here).iter_rows(named=True):
                 payload = found["payload"]
                 head = payload[:200].decode("utf-8", "replace")
                 return {"file": url, "bytes": len(payload), "mime": found["mime"], "head": head, "same_id": True}
     except OSError as error:
         return {"file": url, "problem": f"cannot be read: {error}"}
     return {"file": url, "problem": "the record at this offset is another one now", "same_id": False}
+
+
+def _around(entry: dict[str, Any], offset: int) -> tuple[int, int | None]:
+    """The span between two starting points that holds a record. Rows of Parquet are numbered, not placed in bytes."""
+    measure = "record" if entry["format"].startswith("parquet") else "offset"
+    seeks = entry["seeks"]
+    at = max((i for i, seek in enumerate(seeks) if seek[measure] <= offset), default=0)
+    start = seeks[at]["offset"] if seeks else 0
+    return start, seeks[at + 1]["offset"] if at + 1 < len(seeks) else None
 
 
 def why(index: Index, reference: str) -> list[dict[str, Any]]:

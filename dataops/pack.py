@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +67,9 @@ def best_fit(
     tables = [shard.read(["id", "tokens"]).slice(start, stop - start) for shard, start, stop in task]
     dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
     if not tables:
-        yield Split(_rows([], np.zeros(0, dtype), _Pieces.none(), seq_len, eod), ledger(), 0, _stats(0, 0, 0, 0, seq_len))
+        yield Split(
+            _rows([], np.zeros(0, dtype), _Pieces.none(), seq_len, eod), ledger(), 0, _stats(0, 0, 0, 0, seq_len)
+        )
         return
     table = pa.concat_tables(tables).combine_chunks()
     lists = table["tokens"].combine_chunks()
@@ -182,7 +183,10 @@ def _rows(ids: list[bytes], tokens: np.ndarray, pieces: _Pieces, seq_len: int, e
     lists = pa.ListArray.from_arrays(pa.array(bounds), segments)
     starts = pieces.start[order].tolist()
     names = [
-        row_id("pack.best_fit", *(ids[document[k]] + starts[k].to_bytes(8, "little") for k in range(bounds[r], bounds[r + 1])))
+        row_id(
+            "pack.best_fit",
+            *(ids[document[k]] + starts[k].to_bytes(8, "little") for k in range(bounds[r], bounds[r + 1])),
+        )
         for r in range(count)
     ]
     return pa.table(

@@ -44,6 +44,9 @@ class Unit:
     expected: int | None = None
     compression: str | None = "zstd"
 
+    def __str__(self) -> str:
+        return f"part {self.index} of {Path(self.folder).name}"
+
     @property
     def is_view(self) -> bool:
         """Rules alone copy no rows: they only say which go."""
@@ -249,7 +252,7 @@ class RowWriter:
         self._rows_file.close()
         self._hash_file.close()
         for scratch, name in zip(self._scratch, self._names, strict=True):
-            os.replace(scratch, self._folder / name)
+            scratch.replace(self._folder / name)
         rows, lanes = self._fingerprint.rows, list(self._fingerprint.lanes)
         return {
             "shard": self._rows_file.entry(self._names[0], rows=rows),
@@ -275,5 +278,5 @@ def write_ledger(folder: Path, index: int, rows: pl.DataFrame) -> dict[str, Any]
     with ipc.new_file(file, LEDGER_ARROW, options=ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(to_arrow(rows).cast(LEDGER_ARROW))
     file.close()
-    os.replace(scratch, folder / name)
+    scratch.replace(folder / name)
     return file.entry(name, rows=rows.height)

@@ -3,7 +3,8 @@
 Near-duplicates are real pages edited until the Jaccard similarity of their word 5-grams meets a target; what was
 met, not what was asked for, stands in the facts. Opt-outs, leaks, personal data and broken transports are put on real
 prose ("carriers", each used once), so that nothing but the planted reason can cost them their place. Addresses,
-numbers and names come from ranges reserved for examples (RFC 2606, 5737 and 3849; +1 555-01xx; +44 20 7946 0xxx).
+numbers and names come from ranges reserved for examples (RFC 2606, 5737 and 3849; +1 202-555-01xx; +44 20 7946 0xxx;
+the IBANs and the card number that banks print in their own examples).
 
 Not covered: what a particular recipe does with a case. The facts state what is in the page, not who must drop it.
 """
@@ -95,7 +96,8 @@ def planted(pages: Sequence[Page]) -> tuple[list[Capture], list[Page], list[Page
     """
     prose = sorted(_prose(pages), key=lambda page: (-len(page.text), page.uri))
     if len(prose) < ORIGINALS + len(CARRIED):
-        raise ValueError(f"only {len(prose)} pages of prose in {len(pages)}; need {ORIGINALS + len(CARRIED)}")
+        need = ORIGINALS + len(CARRIED)
+        raise ValueError(f"{len(prose)} of {len(pages)} pages are prose, {need} needed; are Python's sources there?")
     originals, carriers = prose[:ORIGINALS], prose[ORIGINALS : ORIGINALS + len(CARRIED)]
     captures = [
         *_near_duplicates(originals[:-5]),
@@ -148,15 +150,16 @@ def _order(salt: str, n: int) -> list[int]:
 
 
 def _swap_words(page: Page, count: int, salt: str) -> Page:
-    """Another word in the place of `count` words of the paragraphs."""
+    """Another word in the place of `count` words of the paragraphs; punctuation after a word stays."""
     swaps = SWAPS.split()
-    blocks = [[tag, text.split(" ") if tag in ("p", "dd", "li") else [text]] for tag, text in page.blocks]
-    places = [(b, w) for b, (tag, words) in enumerate(blocks) for w in range(len(words)) if tag in ("p", "dd", "li")]
+    prose = [tag in ("p", "dd") for tag, _ in page.blocks]
+    words = [text.split(" ") if is_prose else [text] for is_prose, (_, text) in zip(prose, page.blocks, strict=True)]
+    places = [(block, i) for block, is_prose in enumerate(prose) if is_prose for i in range(len(words[block]))]
     for place in _order(salt, len(places))[:count]:
-        b, w = places[place]
-        tail = re.search(r"\W*$", blocks[b][1][w])
-        blocks[b][1][w] = swaps[place % len(swaps)] + (tail.group() if tail else "")  # type: ignore[index]
-    return replace(page, blocks=tuple((str(tag), " ".join(words)) for tag, words in blocks))
+        block, i = places[place]
+        bare = words[block][i].rstrip(".,:;!?)'\"")
+        words[block][i] = swaps[place % len(swaps)] + words[block][i][len(bare) :]
+    return replace(page, blocks=tuple((tag, " ".join(words[i])) for i, (tag, _) in enumerate(page.blocks)))
 
 
 def _edit(page: Page, target: float, uri: str, *, cut: bool) -> Page:
@@ -233,6 +236,7 @@ LEAK = (
     "the remaining rolls into bags of 8. How many full bags can Mira pack?"
 )
 ALERT = "<script>alert(1)</script>"
+_MARKUP = f'Anyone may write {ALERT} or "><img src=x onerror=alert(1)> here, and readers must see it as text.'
 _PERSONAL = {
     "email": ("anna.keller@example.org", "press+night@mail.example.com"),
     "phone": ("+1 202-555-0143", "+44 20 7946 0958"),
@@ -285,15 +289,7 @@ CARRIED: tuple[Case, ...] = (
     ("content_encoding", (), {"transfer": ("gzip", "chunked")}, {"transfer": ["gzip", "chunked"]}),
     ("no_charset", ("The café’s menu said “naïve” in plain UTF-8.",), {"in_header": None, "in_meta": None}, {}),
     ("nul_bytes", ("The tape stops here\0 and goes on\0 after two empty bytes.",), {}, {"nuls": 2}),
-    (
-        "script",
-        (
-            ALERT,
-            f'Anyone may write {ALERT} or "><img src=x onerror=alert(1)> here, and readers must see it as text.',
-        ),
-        {"title": f"{ALERT} Release notes", "head": ALERT},
-        {"script": ALERT},
-    ),
+    ("script", (ALERT, _MARKUP), {"title": f"{ALERT} Release notes", "head": ALERT}, {"script": ALERT}),
     *(("lorem_ipsum", (_LOREM,) * times, {}, {"times": times}) for times in (1, 3)),
     *(("curly_brackets", (code,), {}, {"brackets": code.count("{")}) for code in _SCRIPTED),
     *(("spam", (_OFFER,) * n, {}, {"way": "repeated_lines", "line": _OFFER, "times": n}) for n in (30, 60)),
@@ -323,9 +319,8 @@ def _poor(pages: Sequence[Page]) -> list[Capture]:
         add("very_short", "Notice", [("p", said)])
     for product in ("dashboard", "map"):
         line = f"JavaScript is disabled. Please enable JavaScript in your browser to use the {product}."
-        add(
-            "javascript_required", product.title(), [("raw", '<script src="/app.js"></script>'), ("p", line)], line=line
-        )
+        empty = [("raw", '<div id="app"></div><script src="/app.js"></script>'), ("p", line)]
+        add("javascript_required", product.title(), empty, line=line)
     for start in (0, 1):
         tags = ["#" + re.sub(r":.*|\W", "", title) for title in titles[start:400:2]]
         lines = [("p", " ".join(tags[i : i + 10])) for i in range(0, len(tags), 10)]
@@ -447,9 +442,8 @@ def _languages() -> list[Capture]:
     for i, (lang, encoding, in_header, in_meta, way) in enumerate(CHARSETS):
         page = replace(pages[lang], uri=f"{pages[lang].uri}{i:02d}.html")
         facts = {"lang": lang, "way": way, "encoding": encoding, "in_header": in_header, "in_meta": in_meta}
-        facts["same_text_as"] = pages[lang].uri
-        declared = {"encoding": encoding, "in_header": in_header, "in_meta": in_meta}
-        captures.append(Capture(page, "charset", facts, **declared))  # type: ignore[arg-type]
+        capture = Capture(page, "charset", facts | {"same_text_as": pages[lang].uri})
+        captures.append(replace(capture, encoding=encoding, in_header=in_header, in_meta=in_meta))
     return captures
 
 
@@ -483,10 +477,11 @@ def _other_responses() -> list[Capture]:
     gone = Page(f"{MIRROR}/gone.html", "Not found", (("p", "There is no page at this address."),))
     moved = Page(f"{MIRROR}/old.html", "Moved", (("p", "This page lives elsewhere now."),))
     book, dot = Page(f"{MIRROR}/handbook.pdf", "", ()), Page(f"{MIRROR}/dot.png", "", ())
-    location = f"{MIRROR}/copies/same.html"
+    there = f"{MIRROR}/copies/same.html"
+    redirect = {"status": 301, "location": there}
     return [
         Capture(gone, "not_found", {"status": 404}, "404 Not Found"),
-        Capture(moved, "redirect", {"status": 301}, "301 Moved Permanently", (("Location", location),)),
+        Capture(moved, "redirect", redirect, "301 Moved Permanently", (("Location", there),)),
         Capture(book, "pdf", body=_PDF.encode(), media="application/pdf"),
         Capture(dot, "image", body=base64.b64decode(_PNG), media="image/png"),
     ]

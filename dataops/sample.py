@@ -1,11 +1,13 @@
 """A crawl made on the spot: the documentation of the running Python as a website, in a WARC, with planted cases.
 
 Nothing is downloaded. Docstrings, signatures and comments come from the sources of the standard library (parsed,
-never imported), from built-in modules, and from the language reference that pydoc ships. The law: one Python, one
-sequence of bytes, whatever the hash seed, the folder or the day; so a digest of the sample can stand in a test.
+never imported), from built-in modules, and from the language reference that pydoc ships. The law: one installation of
+Python, one sequence of bytes, whatever the hash seed, the folder or the day.
 
-Not covered: links that lead somewhere, style sheets, and whatever else a page shows but does not say. Other Python
-versions make other samples. Digests of chunked records are over the bytes as stored, as WARC tools compute them.
+Not covered: links that lead somewhere, style sheets, and whatever else a page shows but does not say. Other versions
+of Python make other samples. The documentation repeats itself here and there, as sites do: near-duplicates among
+its own pages are no planted cases. Payload digests of chunked records are over the bytes as stored, chunk sizes
+included, as WARC tools compute them.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import brotli
+
 from gristmill.dataops.planted import Block, Capture, Page, plain, planted
 
 DOCS = "https://docs.python.example"
@@ -42,12 +46,7 @@ _BUILT_IN = (
     "_thread _io:io _datetime:datetime _ssl:ssl _bisect:bisect _heapq:heapq _random:random _csv:csv _signal:signal "
     "_weakref:weakref _pickle:pickle fcntl resource termios pwd grp syslog faulthandler atexit"
 )
-_PUBLIC_NAME = {
-    "_pydecimal": "decimal",
-    "_pyio": "io",
-    "_pydatetime": "datetime",
-    "_collections_abc": "collections.abc",
-}
+_PUBLIC = {"_pydecimal": "decimal", "_pyio": "io", "_pydatetime": "datetime", "_collections_abc": "collections.abc"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,10 @@ class Entry:
 def documentation() -> list[Page]:
     """All pages of the documentation of this Python, by address; the longer of two pages with one address."""
     pages: dict[str, Page] = {}
-    for page in (*_topics(), *(page for module in _modules() for page in _pages(module, (module.name,)))):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes and deprecations in other people's sources
+        modules = list(_modules())
+    for page in (*_topics(), *(page for module in modules for page in _pages(module, (module.name,)))):
         if page.uri not in pages or len(page.text) > len(pages[page.uri].text):
             pages[page.uri] = page
     return [pages[uri] for uri in sorted(pages)]
@@ -83,24 +85,22 @@ def _topics() -> Iterator[Page]:
 def _modules() -> Iterator[Entry]:
     """Every public module: those with a source file in the order of their paths, then those in C."""
     root = Path(sysconfig.get_path("stdlib"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes and deprecations in other people's sources
-        for path in sorted(root.rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
-            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            name = _PUBLIC_NAME.get(name, name)
-            if parts[0] not in sys.stdlib_module_names or parts[0] in _SKIPPED or {"test", "tests"} & set(parts):
-                continue
-            if not any(part.startswith("_") for part in name.split(".")):
-                yield _from_source(name, path.read_text("utf-8", "replace"))
-        for names in _BUILT_IN.split():
-            real, _, public = names.partition(":")
-            try:
-                module = importlib.import_module(real)
-            except ImportError:
-                continue
-            members = tuple(_from_object(key, value) for key, value in _documented(module))
-            yield Entry(public or real, "module", "", inspect.cleandoc(module.__doc__ or ""), members)
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        name = _PUBLIC.get(name, name)
+        if parts[0] not in sys.stdlib_module_names or parts[0] in _SKIPPED or {"test", "tests"} & set(parts):
+            continue
+        if not any(part.startswith("_") for part in name.split(".")):
+            yield _from_source(name, path.read_text("utf-8", "replace"))
+    for names in _BUILT_IN.split():
+        real, _, public = names.partition(":")
+        try:
+            module = importlib.import_module(real)
+        except ImportError:
+            continue  # some are not built on every system
+        members = tuple(_from_object(key, value) for key, value in _documented(module))
+        yield Entry(public or real, "module", "", inspect.cleandoc(module.__doc__ or ""), members)
 
 
 def _from_source(name: str, source: str) -> Entry:
@@ -124,9 +124,9 @@ def _from_node(node: Definition, lines: list[str]) -> Entry:
     doc = ast.get_docstring(node) or ""
     notes = _comments(lines[node.lineno - 1 : node.end_lineno])
     if isinstance(node, ast.ClassDef):
-        bases = ", ".join(ast.unparse(base) for base in node.bases)
+        bases = f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else ""
         members = tuple(_from_node(child, lines) for child in _definitions(node))
-        return Entry(node.name, "class", f"class {node.name}({bases})", doc, members, notes)
+        return Entry(node.name, "class", f"class {node.name}{bases}", doc, members, notes)
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     return Entry(node.name, "function", f"{node.name}({ast.unparse(node.args)}){result}", doc, (), notes)
 
@@ -141,20 +141,20 @@ def _comments(lines: list[str]) -> tuple[str, ...]:
         else:
             blocks.append(" ".join(block))
             block = []
+    other = re.compile(r"copyright|licen[cs]e|@|[=({]\S*[)}]|  ", re.IGNORECASE)
     prose = [text for text in blocks if len(text) > 60 and text[0].isupper() and text[-1] in ".:!?"]
-    return tuple(
-        text for text in prose if not re.search(r"copyright|licen[cs]e|@|[=({]\S*[)}]|  ", text, re.IGNORECASE)
-    )
+    return tuple(text for text in prose if not other.search(text))
 
 
 def _documented(owner: Any) -> list[tuple[str, Any]]:
-    """Public routines and classes of a module or class in C, by name; aliases stay out."""
+    """Public routines and classes of a module or class in C, by name. Aliases stay out, and so do hooks of `sys`:
+    what they are is up to the program that runs (pytest replaces some)."""
     found = []
     for name, value in sorted(vars(owner).items()):
-        routine = inspect.isbuiltin(value) or inspect.ismethoddescriptor(value) or inspect.isdatadescriptor(value)
+        kinds = (inspect.isbuiltin, inspect.ismethoddescriptor, inspect.isdatadescriptor, inspect.isclass)
         own_name = getattr(value, "__name__", None) == name
-        if not name.startswith("_") and (routine or inspect.isclass(value)) and own_name and value.__doc__:
-            found.append((name, value))
+        if own_name and value.__doc__ and not name.startswith("_") and not name.endswith("hook"):
+            found += [(name, value)] if any(kind(value) for kind in kinds) else []
     return found
 
 
@@ -230,9 +230,7 @@ def _html(capture: Capture, documents: list[Page]) -> str:
     links = "".join(f'<li><a href="{each.uri}">{html.escape(plain(each.title))}</a></li>' for each in near)
     crumbs = " &raquo; ".join(f'<a href="#">{html.escape(crumb)}</a>' for crumb in page.crumbs)
     search = '<form role="search" action="/search"><input name="q" placeholder="Search"><button>Go</button></form>'
-    tops = "".join(
-        f'<li><a href="/{name.lower()}/">{name}</a></li>' for name in ("Home", "Library", "Reference", "About")
-    )
+    tops = "".join(f'<li><a href="/{name}/">{name.title()}</a></li>' for name in ("library", "reference", "about"))
     cookies = "We use cookies to remember your settings. <button>Accept</button> <button>Decline</button>"
     legal = '&copy; 2025 <a href="/imprint">Imprint</a> | <a href="/privacy">Privacy policy</a>'
     main = f"<h1>{title}</h1>\n{_main(page.blocks)}"
@@ -257,9 +255,8 @@ def _main(blocks: Iterable[Block]) -> str:
     """Blocks as markup; neighbours that belong to one list share it."""
     parts, opened = [], ""
     for tag, text in (*blocks, ("", "")):
-        holder = {"li": "ul", "link": "ul", "dt": "dl", "dd": "dl"}.get(
-            tag, "dl" if opened == "dl" and tag == "pre" else ""
-        )
+        in_list = "dl" if opened == "dl" and tag == "pre" else ""
+        holder = {"li": "ul", "link": "ul", "dt": "dl", "dd": "dl"}.get(tag, in_list)
         if holder != opened:
             parts.append((f"</{opened}>" if opened else "") + (f"<{holder}>" if holder else ""))
             opened = holder
@@ -289,10 +286,7 @@ def _http(capture: Capture, documents: list[Page]) -> tuple[bytes, bytes]:
             body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
         headers.append(("Transfer-Encoding" if step == "chunked" else "Content-Encoding", step))
     charset = f"; charset={capture.in_header}" if capture.in_header and capture.body is None else ""
-    headers += [
-        ("Content-Type", capture.media + charset),
-        ("Date", _date(capture).strftime("%a, %d %b %Y %H:%M:%S GMT")),
-    ]
+    headers += [("Content-Type", capture.media + charset), ("Date", format_datetime(_date(capture), usegmt=True))]
     if "chunked" not in capture.transfer:
         headers.append(("Content-Length", str(len(body))))
     head = "".join(f"{name}: {value}\r\n" for name, value in headers)

@@ -91,27 +91,28 @@ def signals(
     The ledger has a row per page and reason with the characters lost (unit "chars") and how many lines or citations
     they were. A page that loses all its lines stays, with an empty text.
     """
-    edit = {
-        "remove_citations": remove_citations,
-        "require_terminal_punctuation": require_terminal_punctuation,
-        "min_words_per_line": min_words_per_line,
-        "max_word_length": max_word_length,
-        "drop_javascript": drop_javascript,
-        "drop_policy": drop_policy,
-    }
     stop_hashes = [hash_text(word) for word in stop_words]
     texts, columns, lost, cuts = [], [], [], []
     for batch in batches(rows["text"]):
         tokens = tokenize(batch)
-        edited = edit_lines(tokens, **edit)  # type: ignore[arg-type]
+        edited = edit_lines(
+            tokens,
+            remove_citations=remove_citations,
+            require_terminal_punctuation=require_terminal_punctuation,
+            min_words_per_line=min_words_per_line,
+            max_word_length=max_word_length,
+            drop_javascript=drop_javascript,
+            drop_policy=drop_policy,
+        )
         counts = _counts(tokens, edited, stop_hashes) | _counts_clean(tokens, edited, short_line_length)
         texts.append(edited.text)
-        columns.append(pl.DataFrame(counts).cast(dict(SIGNALS)))
+        columns.append(counts)
         lost.append(edited.lost)
         cuts.append(edited.cuts)
     if not columns:
         return Split(rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in SIGNALS.items()), ledger())
-    table = pl.concat(columns).select(*SIGNALS)
+    table = pl.DataFrame({name: np.concatenate([part[name] for part in columns]) for name in SIGNALS})
+    table = table.cast(pl.Schema(SIGNALS)).with_columns(pl.col("mean_word_length").fill_nan(None))
     kept = rows.with_columns(pl.concat(texts).alias("text"), *table)
     return Split(kept, _losses(rows, np.concatenate(lost), np.concatenate(cuts)))
 
@@ -159,7 +160,7 @@ def _counts(tokens: Tokens, edit: Edit, stop_hashes: list[int]) -> dict[str, np.
         "n_tokens": np.diff(tokens.doc_tokens),
         "n_words": n_words,
         "n_word_chars": n_word_chars,
-        "mean_word_length": pl.Series(mean).fill_nan(None),
+        "mean_word_length": mean,
         "n_alpha_words": _count((tokens.kinds & ALPHA) != 0, tokens.doc_tokens),
         "n_stop_words": np.sum(stops, axis=0, dtype=np.int64) if stops else np.zeros(n_docs, np.int64),
         "n_hashes": _count(tokens.shadow == ord("#"), tokens.doc_start),

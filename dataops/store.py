@@ -108,9 +108,13 @@ class Store:
         name, _, tag = name.partition("@")
         folder = self.root / name
         if "/" in name or not name or not folder.is_dir():
-            raise InputError(f"no dataset named {name!r} under {self.root}; there are: {', '.join(self.names()) or 'none'}")
+            raise InputError(
+                f"no dataset named {name!r} under {self.root}; there are: {', '.join(self.names()) or 'none'}"
+            )
         if prefix:
-            found = [path for path in folder.iterdir() if path.name.startswith(prefix[:12]) and (path / MANIFEST).exists()]
+            found = [
+                path for path in folder.iterdir() if path.name.startswith(prefix[:12]) and (path / MANIFEST).exists()
+            ]
             if len(found) != 1 or len(prefix) < 6:
                 raise InputError(f"{reference}: {len(found)} versions match; give at least 6 digits of one key")
             return Dataset.load(found[0])
@@ -142,7 +146,7 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{tag}.{os.getpid()}")
         scratch.write_text(key)
-        os.replace(scratch, path)
+        scratch.replace(path)
 
     @contextlib.contextmanager
     def _locked(self, name: str, key: str) -> Iterator[Path]:
@@ -170,19 +174,18 @@ class Store:
         final: Path,
         started: float,
     ) -> Dataset:
-        for sub in ("parts", "shards", "ledger", "files"):
+        for sub in ("parts", "scratch", "shards", "ledger", "files"):
             (building / sub).mkdir(parents=True, exist_ok=True)
         made: dict[str, Any] = {"workers": self.executor.workers, "versions": versions()}
         if ops[0].kind == "artifact":
             stats = ops[0].function(inputs, building / "files", **ops[0].params, **ops[0].context)
             return publish_files(
-                self.root, name, building, ops=[op.identity for op in ops], inputs=inputs, external=external, stats=stats,
-                made={**made, **_when(started)},
+                self.root, name, building, ops=[op.identity for op in ops], inputs=inputs, external=external,
+                stats=stats, made={**made, **_when(started)},
             )  # fmt: skip
         stats = {}
         if ops[0].kind == "corpus":
             corpus = Corpus(inputs[0], building / "scratch", self.executor)
-            corpus.scratch.mkdir(exist_ok=True)
             parts = _corpus_parts(ops[0], corpus, building)
             stats = corpus.stats
         else:
@@ -233,13 +236,17 @@ def _corpus_parts(op: Op, corpus: Corpus, building: Path) -> list[dict[str, Any]
     for index, (shard, lost) in enumerate(zip(shards, drops, strict=True)):
         lost = lost.with_columns(op=_literal(op.name))
         if lost["reason"].null_count() or lost["row"].null_count() or lost["row"].n_unique() != lost.height:
-            raise AccountingError(f"{op.name}: shard {index} has drops without a reason, or a row that is dropped twice")
+            raise AccountingError(
+                f"{op.name}: shard {index} has drops without a reason, or a row that is dropped twice"
+            )
         tally = new_count()
         count(tally, shard.kept, shard.kept - dropped_rows(lost), lost)
         part = {"index": index, "counts": {op.name: tally}, "ledger": write_ledger(building, index, lost)}
         part |= view_fingerprint(shard, lost)
         if part["rows"] != tally["kept"]:
-            raise AccountingError(f"{op.name}: shard {index} keeps {tally['kept']} rows by count, {part['rows']} by row")
+            raise AccountingError(
+                f"{op.name}: shard {index} keeps {tally['kept']} rows by count, {part['rows']} by row"
+            )
         parts.append(part)
     return parts
 
@@ -304,7 +311,10 @@ def _manifest(
 
 def _when(started: float) -> dict[str, Any]:
     now = time.time()
-    return {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), "seconds": round(time.perf_counter() - started, 3)}
+    return {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
 
 
 def _sums(parts: list[dict[str, Any]]) -> dict[str, int]:

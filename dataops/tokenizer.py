@@ -182,7 +182,7 @@ def _encoder(path: str, digest: str) -> _Encoder:
 
 
 def _probes() -> tuple[list[str], list[str]]:
-    """Blocks of 64 characters over the planes in use, and texts by hand on which tokenizers have been seen to differ."""
+    """Blocks of 64 characters over the planes in use, and texts on which tokenizers have been seen to differ."""
     planes = (range(0, 0xD800, 64), range(0xE000, 0x11000, 64), range(0x1F000, 0x1FB00, 64))
     blocks = ["".join(map(chr, range(at, at + 64))) for plane in planes for at in plane]
     hand = ["", " ", "  \n\n\t x", "I'll we've DON'T 'S can't", "1234567890 12,345.67 ٣٤٥", "a\r\nb\r\n", "e\u0301 é ﬁ"]

@@ -19,7 +19,9 @@ ROOT = ".gristmill"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    main_parser = argparse.ArgumentParser(prog="gristmill", description="From a crawl to packed tokens, every row accounted for.")
+    main_parser = argparse.ArgumentParser(
+        prog="gristmill", description="From a crawl to packed tokens, every row accounted for."
+    )
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -33,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--workers", type=_positive, help="worker processes (default: one per core)")
     run = add("run", "Run a flow: pretrain-data goes from crawl files to packed token shards.")
     run.add_argument("flow", choices=["pretrain-data"])
-    run.add_argument("--crawl", nargs="+", required=True, metavar="PATH", help="files, globs, folders, list files or URLs")
+    run.add_argument(
+        "--crawl", nargs="+", required=True, metavar="PATH", help="files, globs, folders, list files or URLs"
+    )
     tokens = run.add_mutually_exclusive_group()
     tokens.add_argument("--tokenizer", metavar="FOLDER_OR_JSON", help="use this tokenizer")
     tokens.add_argument("--vocab-size", type=_positive, help="train a byte-level BPE of this size (default 32000)")

@@ -36,7 +36,11 @@ def demo(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     print("  making a crawl of this Python's own documentation", file=sys.stderr, flush=True)
     truth = write_sample(path)
     made = round(time.perf_counter() - started, 1)
-    print(f"  {truth['pages']:,} pages in {path} ({path.stat().st_size / 1e6:.1f} MB), {made} s", file=sys.stderr, flush=True)
+    print(
+        f"  {truth['pages']:,} pages in {path} ({path.stat().st_size / 1e6:.1f} MB), {made} s",
+        file=sys.stderr,
+        flush=True,
+    )
     # A small vocabulary and short rows, so that a model of a few million weights learns something in a minute.
     settings = {"vocab_size": 4_096, "seq_len": 512, **settings}
     result = _pretrain_data([str(path)], settings)
@@ -77,8 +81,8 @@ def report(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     dataset = store.get(options.name)
     folder = Path(options.out) if options.out else store.root / "reports" / f"{dataset.name}-{dataset.key[:12]}"
     html, numbers = write_report(dataset, folder)
-    result = {"html": str(html), "numbers": str(numbers), "bytes": Path(html).stat().st_size}
-    return result, f"{html}  ({result['bytes'] / 1e6:.2f} MB)\n{numbers}"
+    size = Path(html).stat().st_size
+    return {"html": str(html), "numbers": str(numbers), "bytes": size}, f"{html}  ({size / 1e6:.2f} MB)\n{numbers}"
 
 
 def why(options: argparse.Namespace, settings: dict[str, Any]) -> Result:

@@ -16,20 +16,23 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from gristmill.dataops import dedup, quality
+from gristmill.dataops.crawl import SEEK_BYTES, read_op
 from gristmill.dataops.crawl import crawl as index_crawl
-from gristmill.dataops.crawl import read_op
 from gristmill.dataops.dataset import Dataset, InputError, file_sha256
 from gristmill.dataops.executor import LocalPool
 from gristmill.dataops.extract import extract
 from gristmill.dataops.language import language as detect_language
 from gristmill.dataops.pack import best_fit, check_seq_len
-from gristmill.dataops.report.page import write_report
 from gristmill.dataops.signals import signals
 from gristmill.dataops.store import Store
 from gristmill.dataops.tokenizer import check_vocab_size, encode, given, import_tokenizer, train_bpe
 from gristmill.flows.progress import draw
 
 Step = Callable[[str, Callable[[], Any]], Any]
+
+
+def _directly(_: str, work: Callable[[], Any]) -> Any:
+    return work()
 
 
 @flow(name="pretrain-data", persist_result=False)
@@ -50,11 +53,8 @@ def pretrain_data(
     byte-level BPE of `vocab_size` entries is trained on the cleaned text. Returns datasets, counts by op and seconds
     by stage. Raises InputError for bad input.
     """
-    # What cannot work is refused before anything costs time.
-    end_of_document = given(tokenizer) if tokenizer is not None else None
-    if tokenizer is None:
-        check_vocab_size(vocab_size)
-    check_seq_len(seq_len)
+    from gristmill.dataops.report.page import write_report
+
     started = time.perf_counter()
     with LocalPool(workers) as pool:
         pool.warm()
@@ -69,9 +69,12 @@ def pretrain_data(
                 seconds[name] = round(time.perf_counter() - clock, 3)
                 return result
 
-            return task(timed, name=name, cache_policy=NO_CACHE, persist_result=False)()
+            return task(name=name, cache_policy=NO_CACHE, persist_result=False)(timed)()
 
-        built = _datasets(store, step, crawl, end_of_document, vocab_size, seq_len, languages, extractor)
+        built = recipe(
+            store, crawl, tokenizer=tokenizer, vocab_size=vocab_size, seq_len=seq_len, languages=languages,
+            extractor=extractor, step=step,
+        )  # fmt: skip
         packed = built["packed"]
         folder = store.root / "reports" / f"packed-{packed.key[:12]}"
         page = folder / "report.html"
@@ -83,17 +86,27 @@ def pretrain_data(
     return result
 
 
-def _datasets(
+def recipe(
     store: Store,
-    step: Step,
     crawl: Sequence[str],
-    end_of_document: tuple[Path, str] | None,
-    vocab_size: int,
-    seq_len: int,
-    languages: Sequence[str],
-    extractor: Literal["resiliparse", "trafilatura"],
+    *,
+    tokenizer: str | None = None,
+    vocab_size: int = 32_000,
+    seq_len: int = 2_048,
+    languages: Sequence[str] = ("en",),
+    extractor: Literal["resiliparse", "trafilatura"] = "resiliparse",
+    seek_bytes: int = SEEK_BYTES,
+    step: Step = _directly,
 ) -> dict[str, Dataset]:
-    """The recipe: FineWeb's order of filters (Penedo et al. 2024) over one pass of extraction and signals."""
+    """FineWeb's order of filters (Penedo et al. 2024) over one pass of extraction and signals; datasets by name.
+
+    `step` runs each stage: directly here, as a Prefect task in the flow.
+    """
+    # What cannot work is refused before anything costs time.
+    end_of_document = given(tokenizer) if tokenizer is not None else None
+    if tokenizer is None:
+        check_vocab_size(vocab_size)
+    check_seq_len(seq_len)
     read = read_op(store.root)
     rules = [
         *([quality.language_is(codes=tuple(languages), min_score=0.65)] if languages else []),
@@ -108,7 +121,7 @@ def _datasets(
         built[name] = step(name, work)
         return built[name]
 
-    index = make("crawl", lambda: index_crawl(store, crawl))
+    index = make("crawl", lambda: index_crawl(store, crawl, seek_bytes=seek_bytes))
     ops = [read, extract(extractor=extractor), detect_language(), signals()]
     pages = make("pages", lambda: store.build("pages", ops, [index]))
     clean = make("clean", lambda: store.build("clean", rules, [pages]))
@@ -116,7 +129,7 @@ def _datasets(
     unique = make("unique", lambda: store.build("unique", dedup.minhash(), [exact]))
     if not unique.rows:
         raise InputError(
-            f"nothing is left of {', '.join(crawl)} after cleaning: see `gristmill show pages` and `gristmill show clean`"
+            f"nothing is left of {', '.join(crawl)} after cleaning: `gristmill show pages` and `show clean` say why"
         )
     if end_of_document is not None:
         path, token = end_of_document

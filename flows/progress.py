@@ -38,6 +38,8 @@ def draw(stage: str, done: int, total: int, rows: int) -> None:
     filled = _WIDTH * done // total
     seconds = now - _BAR.began
     rate = f"{rows / seconds:,.0f} rows/s" if seconds > 0.5 else ""
-    line = f"  {stage:<10} {'█' * filled}{'·' * (_WIDTH - filled)} {done}/{total}  {rows:,} rows  {seconds:.1f} s  {rate}"
+    line = (
+        f"  {stage:<10} {'█' * filled}{'·' * (_WIDTH - filled)} {done}/{total}  {rows:,} rows  {seconds:.1f} s  {rate}"
+    )
     end = "\n" if finished or not terminal else ""
     print(f"\r{line:<90}" if terminal else line, end=end, file=sys.stderr, flush=True)

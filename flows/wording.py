@@ -16,7 +16,10 @@ _CUT = 100
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns lined up; those in `right` are numbers."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    cells = ([cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))] for row in rows)
+    cells = (
+        [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        for row in rows
+    )
     return "\n".join("  ".join(row).rstrip() for row in cells)
 
 
@@ -54,7 +57,9 @@ def run(result: dict[str, Any]) -> str:
     total = sum(result["seconds"].values())
     start = result["orchestration"]["total"]
     times = f"{total:.1f} s of work, {start:.1f} s to start Prefect and the workers"
-    return "\n\n".join([_funnel(result["counts"]), table(rows, right=(2, 3, 4)), times, f"Quality report: {result['report']}"])
+    return "\n\n".join(
+        [_funnel(result["counts"]), table(rows, right=(2, 3, 4)), times, f"Quality report: {result['report']}"]
+    )
 
 
 def try_next(root: Path, truth: dict[str, Any]) -> list[str]:
@@ -83,7 +88,14 @@ def ls(rows: list[dict[str, Any]], root: Path) -> str:
         return f"no datasets under {root}"
     head = [["name", "key", "kind", "rows", "made", ""]]
     body = [
-        [row["name"], row["key"][:12], row["kind"], f"{row['rows']:,}", row["made_at"] or "", "latest" if row["latest"] else ""]
+        [
+            row["name"],
+            row["key"][:12],
+            row["kind"],
+            f"{row['rows']:,}",
+            row["made_at"] or "",
+            "latest" if row["latest"] else "",
+        ]
         for row in rows
     ]
     return table(head + body, right=(3,))
@@ -103,9 +115,16 @@ def show(dataset: Dataset, head: list[dict[str, Any]]) -> str:
         ["size", f"{size / 1e6:.1f} MB in {len(manifest['shards'])} shards"],
         ["made", f"{manifest['made'].get('at', '')} in {manifest['made'].get('seconds', 0):.1f} s"],
         ["from", ", ".join(f"{item['name']}:{item['key'][:12]}" for item in manifest["inputs"]) or "files"],
-        *([["stats", ", ".join(f"{k} {v}" for k, v in manifest["stats"].items() if not isinstance(v, (list, dict)))]] if manifest["stats"] else []),
+        *(
+            [["stats", ", ".join(f"{k} {v}" for k, v in manifest["stats"].items() if not isinstance(v, (list, dict)))]]
+            if manifest["stats"]
+            else []
+        ),
     ]
-    ops = [f"{op['name']} v{op['version']}  " + " ".join(f"{k}={v!r}" for k, v in op["params"].items()) for op in manifest["ops"]]
+    ops = [
+        f"{op['name']} v{op['version']}  " + " ".join(f"{k}={v!r}" for k, v in op["params"].items())
+        for op in manifest["ops"]
+    ]
     losses = [
         [op, reason, f"{loss['rows']:,} rows", f"{loss['lost']:,} {loss['unit']}"]
         for op, tally in manifest["counts"].items()
@@ -136,7 +155,9 @@ def _event(event: dict[str, Any]) -> str:
         return f"{event['tokens']:,} tokens in packed rows {rows}" + (", …" if len(event["rows"]) > 8 else "")
     measured = ""
     if event["value"] is not None:
-        measured = f": {event['value']:.4g}" + ("" if event["threshold"] is None else f" against {event['threshold']:.4g}")
+        measured = f": {event['value']:.4g}" + (
+            "" if event["threshold"] is None else f" against {event['threshold']:.4g}"
+        )
     evidence = f" [{event['evidence']}]" if event["evidence"] else ""
     if event["what"] == "lost":
         return f"lost {event['lost']:,} {event['unit']} to {event['op']}: {event['reason']}{measured}{evidence}"
@@ -146,7 +167,11 @@ def _event(event: dict[str, Any]) -> str:
 def trace(story: dict[str, Any]) -> str:
     """From the row to the record, outside in."""
     page, record = story["page"], story["record"]
-    token = f", position {story['position']} = token {story['token_in_document']:,} of the document" if "position" in story else ""
+    token = (
+        f", position {story['position']} = token {story['token_in_document']:,} of the document"
+        if "position" in story
+        else ""
+    )
     lines = [
         ["row", f"{story['dataset']}:{story['key'][:12]} row {story['row']}{token}"],
         ["page", f"{page['uri']}  id {story['id']}"],

@@ -25,7 +25,7 @@ class Header:
     size: int
     uri: str | None
     record_id: str | None
-    date: datetime | None
+    date: str | None
     mime: str
     fields: dict[str, str]
 
@@ -66,7 +66,7 @@ def parse_warc(head: bytes) -> Header | str:
         size=int(length),
         uri=uri.strip("<>") if uri is not None else None,
         record_id=_bare_id(fields.get("warc-record-id")),
-        date=parse_date(fields.get("warc-date")),
+        date=fields.get("warc-date"),
         mime=fields.get("content-type", ""),
         fields=fields,
     )
@@ -87,7 +87,7 @@ def parse_arc(head: bytes) -> Header | str:
         size=int(length),
         uri=uri,
         record_id=None,
-        date=parse_date(date),
+        date=date,
         mime=mime,
         fields={"arc-status": status} if status else {},
     )
@@ -95,17 +95,15 @@ def parse_arc(head: bytes) -> Header | str:
 
 def parse_fields(block: bytes) -> dict[str, str]:
     """Named fields of a WARC or HTTP header without its first line; repeated names are joined by ", "."""
-    fields: dict[str, str] = {}
-    name = ""
-    for line in to_text(block).split("\n")[1:]:
-        if line[:1] in (" ", "\t"):
-            if name:
-                fields[name] += " " + line.strip()
-            continue
-        key, colon, value = line.partition(":")
-        if colon:
-            name, value = key.strip().lower(), value.strip()
-            fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    text = to_text(block)
+    pairs = _FIELD.findall(text)
+    fields = {name.rstrip().lower(): value.rstrip() for name, value in pairs}
+    if len(fields) == len(pairs) and _FOLD.search(text) is None:
+        return fields
+    fields = {}
+    for name, value in _FIELD.findall(_FOLD.sub(" ", text)):
+        key, value = name.rstrip().lower(), value.rstrip()
+        fields[key] = f"{fields[key]}, {value}" if key in fields else value
     return fields
 
 
@@ -137,6 +135,8 @@ def _bare_id(value: str | None) -> str | None:
 
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
+_FIELD = re.compile(r"\n([^:\r\n]+):[ \t]*([^\r\n]*)")  # the first line is none: it has no line break before it
+_FOLD = re.compile(r"\r?\n[ \t]+")
 _LONG_FRACTION = re.compile(r"(\.\d{6})\d+")
 _URI, _IP, _DATE = rb"[A-Za-z][A-Za-z0-9+.\-]{0,31}:[^\r\n]{1,8192}", rb"[0-9A-Fa-f.:]+|-", rb"\d{8,18}"
 _V2 = rb"(?: (\d{3}|-) \S+ \S+ (?:\d+|-) \S+)?"

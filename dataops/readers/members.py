@@ -1,4 +1,4 @@
-"""Compressed members: gzip members, zstd frames and LZ4 frames, inflated in bounded memory and found again after damage.
+"""Compressed members (gzip members, zstd and LZ4 frames): inflated in bounded memory, found again after damage.
 
 Crawl archives compress every record as a member of its own, which makes each a place to start reading. A gzip member
 has no length field, so its end is guessed at the next gzip magic and proved by the member's own trailer (length and
@@ -70,8 +70,8 @@ def open_member(codec: Codec, raw: Raw, offset: int) -> Stream | None:
 
 def next_member(codec: Codec, raw: Raw, start: int, accepts: Callable[[bytes], bool]) -> int | None:
     """The first offset from `start` on with a member whose first bytes `accepts` takes for a record."""
-    at: int | None = start
-    while (at := raw.find(codec.magic, at, raw.size, at)) is not None:
+    at = raw.find(codec.magic, start, raw.size, start)
+    while at is not None:
         head = b""
         try:
             for chunk in codec.chunks(raw, at):
@@ -82,7 +82,7 @@ def next_member(codec: Codec, raw: Raw, start: int, accepts: Callable[[bytes], b
             pass  # a candidate that is no member, or one torn right behind its head
         if accepts(head):
             return at
-        at += 1
+        at = raw.find(codec.magic, at + 1, raw.size, at + 1)
     return None
 
 

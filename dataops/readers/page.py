@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -40,6 +41,7 @@ PAGE: dict[str, pl.DataType] = {
     "content_usage": pl.String(),
 }
 
+SEEK_BYTES = 4 << 20  # uncompressed content between two places to start from
 EVIDENCE = 300  # characters of evidence kept in a ledger row
 
 
@@ -89,12 +91,12 @@ class Drop(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page without what its record says of itself."""
+    """A page without what its record says of itself; after the payload in the order of PAGE."""
 
     payload: bytes | memoryview
+    status: int | None
     mime: str
     charset: str | None = None
-    status: int | None = None
     robots_header: str | None = None
     tdm_reservation: str | None = None
     tdm_policy: str | None = None
@@ -108,19 +110,24 @@ class Batch:
 
     def __init__(self, source: SourceFile, limits: Limits) -> None:
         self._source, self._limits = source, limits
+        self._start()
+
+    def _start(self) -> None:
         self._kept: list[tuple[Any, ...]] = []
         self._drops: list[tuple[Any, ...]] = []
-        self._bytes = 0
+        # Payloads are copied at once: views would keep whole records in memory, and fresh memory is slow to touch.
+        self._payloads = pa.BufferOutputStream()
+        self._ends = [0]
 
     @property
     def full(self) -> bool:
         """True when the batch should be handed over."""
         rows = len(self._kept) + len(self._drops)
-        return self._bytes >= self._limits.max_batch_bytes or rows >= self.MAX_ROWS
+        return self._ends[-1] >= self._limits.max_batch_bytes or rows >= self.MAX_ROWS
 
     def room_for(self, payload: int) -> bool:
         """False where this many bytes more would pass the limit and there is something to hand over first."""
-        return not self._kept or self._bytes + payload <= self._limits.max_batch_bytes
+        return not self._kept or self._ends[-1] + payload <= self._limits.max_batch_bytes
 
     def keep(
         self, page: Page, uri: str | None, offset: int, length: int, record_id: str | None, date: datetime | None,
@@ -129,15 +136,17 @@ class Batch:
         """A kept row. `key` stands in for the record id in the row's id."""
         digest = hashlib.blake2b(page.payload, digest_size=16).digest()
         row = row_id(record_id or key or f"{self._source.name}:{offset}", uri or "", digest)
-        self._kept.append((row, uri, self._source.name, offset, length, record_id, date, page))
-        self._bytes += len(page.payload)
+        self._kept.append((row, uri, self._source.name, offset, length, record_id, date, *page[1:]))
+        self._payloads.write(page.payload)
+        self._ends.append(self._ends[-1] + len(page.payload))
 
     def drop(
         self, drop: Drop, offset: int, uri: str | None = None, record_id: str | None = None, key: str | None = None,
         unit: str = "row",
     ) -> None:  # fmt: skip
-        """A ledger row; its id is made as a page's, with an empty digest."""
-        row = row_id(record_id or key or f"{self._source.name}:{offset}", uri or "", b"")
+        """A ledger row. Its id has the place for a digest: what is dropped may repeat a record id and a URI."""
+        place = key or f"{self._source.name}:{offset}"
+        row = row_id(record_id or place, uri or "", place)
         evidence = drop.evidence[:EVIDENCE] if drop.evidence is not None else None
         lost = 1 if unit == "row" else 0
         self._drops.append(
@@ -151,19 +160,17 @@ class Batch:
 
     def split(self) -> Split:
         """The batch as a Split; it starts anew behind it."""
-        split = Split(_pages(self._kept), _ledger(self._drops))
-        self._kept, self._drops, self._bytes = [], [], 0
+        split = Split(_pages(self._kept, self._ends, self._payloads.getvalue()), _ledger(self._drops))
+        self._start()
         return split
 
 
-def _pages(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+def _pages(rows: list[tuple[Any, ...]], ends: list[int], payloads: pa.Buffer) -> pl.DataFrame:
     if not rows:
         return pl.DataFrame(schema=PAGE)
-    columns = dict(zip(("id", "uri", "warc", "offset", "length", "record_id", "date", "page"), zip(*rows, strict=True)))
-    columns.update(zip(Page._fields, zip(*columns.pop("page"), strict=True), strict=True))
-    # Payloads may be views of larger buffers: Arrow copies them once.
-    payload = pl.from_arrow(pa.array(columns.pop("payload"), pa.large_binary()))
-    frame = pl.DataFrame(columns, schema={name: kind for name, kind in PAGE.items() if name != "payload"})
+    offsets = pa.py_buffer(np.array(ends, dtype=np.int64))
+    payload = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(rows), [None, offsets, payloads])
+    frame = pl.DataFrame(rows, schema={name: kind for name, kind in PAGE.items() if name != "payload"}, orient="row")
     return frame.with_columns(pl.Series("payload", payload)).select(list(PAGE))
 
 

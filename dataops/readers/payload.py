@@ -1,8 +1,9 @@
 """What the bytes of a payload are: their media type, and their text.
 
 The law: a page in any encoding becomes text; none is dropped because it would not decode. Valid UTF-8 is UTF-8
-whatever was declared; else the first decoding wins that is clean (one bad character in ten foreign ones is allowed for)
-of what HTTP declared, what the page declares, and what the bytes look like; else the one with the fewest replacements. The text holds no NUL and no lone surrogate.
+whatever was declared; else the first decoding wins that is clean (one bad character in ten foreign ones is allowed
+for) of what HTTP declared, what the page declares, and what the bytes look like; else the one with the fewest
+replacements. The text holds no NUL and no lone surrogate.
 
 Labels follow the WHATWG Encoding Standard (through resiliparse), decoded by the supersets that it names: gb18030 for
 gbk, windows-31j for shift_jis, windows-949 for euc-kr. Media types are sniffed as in the WHATWG MIME Sniffing Standard,

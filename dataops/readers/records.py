@@ -108,12 +108,12 @@ def _frames(stream: Stream, grammar: Grammar, want: Want, member: int | None, st
             if stream.damage is not None and not stream.peek(1):
                 record = _cut_by(stream, record)
         yield record
+        if stream.is_whole:
+            return
         part, problem = part + 1, record.problem
 
 
-def _frame(
-    stream: Stream, grammar: Grammar, want: Want, header: Header, record: Record, member: int | None
-) -> Record:
+def _frame(stream: Stream, grammar: Grammar, want: Want, header: Header, place: Record, member: int | None) -> Record:
     """The record whose header stands next; the stream is left at what follows it."""
     start = stream.position
     stream.skip(header.bytes)
@@ -121,28 +121,29 @@ def _frame(
     got = len(content)
     if got < header.size:
         got += stream.skip(header.size - got)
-    record = replace(record, header=header, content=content)
-    if got < header.size and stream.damage is None:
-        if _is_length_wrong(stream, grammar, start + header.bytes):
-            evidence = "another record begins inside the content"
-            return replace(record, problem="bad_length", value=got, threshold=header.size, evidence=evidence)
-        if "warc-truncated" in header.fields:
-            return replace(record, length=_length(stream, start, record, member))
-        evidence = f"the content ends after {got} of {header.size} bytes"
-        return replace(record, problem="truncated_record", value=got, threshold=header.size, evidence=evidence)
-    if got < header.size:
-        return _cut_by(stream, replace(record, value=got, threshold=header.size))
-    gap = stream.peek(4)
-    _skip_gap(stream)
-    after = stream.peek(16)
-    if not after and stream.damage is not None:
-        return _cut_by(stream, replace(record, value=got, threshold=header.size))
-    if after and not gap.startswith(grammar.gap) and not grammar.starts(stream.peek(MAX_HEADER)):
+    if got == header.size:
+        gap = stream.peek(4)
+        _skip_gap(stream)
+        after = stream.peek(16)
+        if not after or gap.startswith(grammar.gap) or grammar.starts(stream.peek(MAX_HEADER)):
+            if not after and stream.damage is not None:
+                return _cut_by(stream, replace(place, header=header, value=got, threshold=header.size))
+            return replace(place, length=_length(stream, start, place, member), header=header, content=content)
         evidence = f"no record follows but {after!r}"
         stream.rewind(start + header.bytes)
         _skip_to_header(stream, grammar)
-        return replace(record, problem="bad_length", value=got, threshold=header.size, evidence=evidence)
-    return replace(record, length=_length(stream, start, record, member))
+        return replace(place, header=header, problem="bad_length", value=got, threshold=header.size, evidence=evidence)
+    cut = replace(place, header=header, value=got, threshold=header.size)
+    if stream.damage is not None:
+        return _cut_by(stream, cut)
+    stream.rewind(start + header.bytes)
+    _skip_to_header(stream, grammar)
+    if stream.peek(1):
+        return replace(cut, problem="bad_length", evidence="another record begins inside the content")
+    if "warc-truncated" in header.fields:
+        return replace(place, length=_length(stream, start, place, member), header=header, content=content)
+    evidence = f"the content ends after {got} of {header.size} bytes"
+    return replace(cut, problem="truncated_record", evidence=evidence)
 
 
 def _length(stream: Stream, start: int, record: Record, member: int | None) -> int:
@@ -159,19 +160,9 @@ def _cut_by(stream: Stream, record: Record) -> Record:
     return replace(record, problem=stream.damage.reason, evidence=str(stream.damage))
 
 
-def _is_length_wrong(stream: Stream, grammar: Grammar, content: int) -> bool:
-    """True where a header stands inside content that runs past the end; the stream is left there, or at the end."""
-    stream.rewind(content)
-    _skip_to_header(stream, grammar)
-    return bool(stream.peek(1))
-
-
 def _skip_gap(stream: Stream) -> None:
-    while ahead := stream.peek(16):
-        rest = ahead.lstrip(b"\r\n")
-        stream.skip(len(ahead) - len(rest))
-        if rest:
-            return
+    while (ahead := stream.peek(16))[:1] in (b"\r", b"\n"):
+        stream.skip(len(ahead) - len(ahead.lstrip(b"\r\n")))
 
 
 def _skip_to_header(stream: Stream, grammar: Grammar) -> tuple[int, bool]:

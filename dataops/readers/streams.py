@@ -72,11 +72,18 @@ class Raw:
 
 
 @contextmanager
-def open_raw(url: str) -> Iterator[Raw]:
-    """Open a path or an fsspec URL for random access."""
+def open_file(url: str) -> Iterator[BinaryIO]:
+    """Open a path or an fsspec URL for reading and seeking."""
     fs, path = fsspec.core.url_to_fs(url)
     opened = open(path, "rb", buffering=0) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb")  # noqa: SIM115
     with opened as file:
+        yield file
+
+
+@contextmanager
+def open_raw(url: str) -> Iterator[Raw]:
+    """Open a path or an fsspec URL for random access through a window."""
+    with open_file(url) as file:
         yield Raw(file)
 
 
@@ -103,6 +110,11 @@ class Stream:
     def position(self) -> int:
         """Decompressed bytes before the next one to be read."""
         return self._base + self._at
+
+    @property
+    def is_whole(self) -> bool:
+        """True once all of the member was read, to its proper end."""
+        return self.end is not None and self._at == len(self._buffer)
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, or as many as there are, without taking them."""

@@ -5,8 +5,9 @@ alone, or, for a revisit, on the record that it repeats, which the index names. 
 
 Kept are responses with HTTP status 200, resources and conversions, if they are HTML, XHTML or plain text (sniffed where
 nothing is declared). A revisit becomes a page with the payload of the record that it repeats, its own URI, date and id,
-and the opt-out signals of its own HTTP head, if it has one with status 200. Ledger reasons: "not_a_page", "http_status",
-"media_type", "bad_http", "bad_encoding", "payload_too_large", "revisit_unresolved", and those of records.py.
+and the opt-out signals of its own HTTP head, if it has one with status 200. Ledger reasons: "not_a_page",
+"http_status", "media_type", "bad_http", "bad_encoding", "payload_too_large", "revisit_unresolved", and those of
+records.py.
 
 Not covered: revisits of records in other files, and records cut into segments ("truncated_record").
 """
@@ -17,27 +18,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gristmill.dataops.op import Split
-from gristmill.dataops.readers.headers import MAX_HEADER, Header
+from gristmill.dataops.readers.headers import MAX_HEADER, Header, parse_date
 from gristmill.dataops.readers.messages import Message, decode_body, parse_message
-from gristmill.dataops.readers.page import Batch, Drop, FileIndex, Limits, Page, SourceFile
+from gristmill.dataops.readers.page import SEEK_BYTES, Batch, Drop, FileIndex, Limits, Page, SourceFile
 from gristmill.dataops.readers.payload import charset_of, may_be_page, media_type, mime_of
 from gristmill.dataops.readers.records import Record, records
-from gristmill.dataops.readers.streams import Raw, open_raw
-
-SEEK_BYTES = 4 << 20  # content between two places to start from
+from gristmill.dataops.readers.streams import open_raw
 
 _PAGE_TYPES = {"response", "resource", "conversion"}
 _SLACK = 1 << 20  # bytes that HTTP heads and chunk sizes may add to the largest payload
 
 
-def index(source: SourceFile) -> FileIndex:
+def index(source: SourceFile, seek_bytes: int = SEEK_BYTES) -> FileIndex:
     """Count the records, and find the seeks, the originals of revisits, and what cannot be read."""
     count, weight, seeks = 0, 0, [(0, 0)]
     originals = _Originals()
     problems: list[tuple[int, str]] = []
     with open_raw(source.url) as raw:
         for record in records(raw, source.format, 0, None, lambda _header: 0):
-            if weight >= SEEK_BYTES and record.part == 0:
+            if weight >= seek_bytes and count and record.part == 0:
                 seeks.append((record.offset, count))
                 weight = 0
             count += 1
@@ -77,7 +76,7 @@ def read(
             else:
                 if not batch.room_for(len(page.payload)):
                     yield batch.split()
-                date = header.date if header is not None else None
+                date = parse_date(header.date) if header is not None else None
                 batch.keep(page, uri, record.offset, record.length, record_id, date, key)
             yield from batch.splits()
         yield from batch.splits(last=True)
@@ -119,7 +118,7 @@ def _decide_http(message: Message, header: Header, limits: Limits) -> Page | Dro
     mime, is_page = media_type(declared, bytes(body[:2048]))
     if not is_page:
         return Drop("media_type", evidence=mime)
-    return Page(body, mime, charset_of(content_type), message.status, *_signals(message))
+    return Page(body, message.status, mime, charset_of(content_type), *_signals(message))
 
 
 def _decide_plain(content: memoryview, header: Header, limits: Limits) -> Page | Drop:
@@ -132,7 +131,7 @@ def _decide_plain(content: memoryview, header: Header, limits: Limits) -> Page |
         return Drop("media_type", evidence=mime)
     if len(content) > limits.max_payload_bytes or _is_too_large(header, limits):
         return Drop("payload_too_large", header.size, limits.max_payload_bytes)
-    return Page(content, mime, charset_of(header.mime), int(status) if status.isdigit() else None)
+    return Page(content, int(status) if status.isdigit() else None, mime, charset_of(header.mime))
 
 
 def _decide_revisit(record: Record, header: Header, limits: Limits, original: Record | None) -> Page | Drop:
@@ -142,7 +141,7 @@ def _decide_revisit(record: Record, header: Header, limits: Limits, original: Re
     page = decide(original, limits)
     own = parse_message(record.content)
     if isinstance(page, Page) and own is not None and own.status == 200:
-        return Page(page.payload, page.mime, page.charset, page.status, *_signals(own))
+        return Page(page.payload, page.status, page.mime, page.charset, *_signals(own))
     return page
 
 

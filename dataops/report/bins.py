@@ -78,8 +78,7 @@ def _log_edges(low: float, high: float, whole: bool) -> np.ndarray:
     if not whole:
         edges[0], edges[-1] = low, high
         return edges
-    starts = np.unique(np.round(edges))
-    return np.append(starts, starts[-1] + 1) - 0.5
+    return np.unique([*np.round(edges[:-1]), high + 1]) - 0.5
 
 
 def nice_step(rough: float) -> float:

@@ -17,31 +17,33 @@ from gristmill.dataops.report.survey import Part
 
 AMOUNTS = ("chars", "bytes", "tokens")
 Stage = dict[str, Any]
+Amounts = dict[str, int | None]
+Surveyed = Mapping[str, tuple[Stack, Part]]
 
 
-def stages(
-    order: Sequence[Dataset], surveyed: Mapping[str, tuple[Stack, Part]], packed_tokens: Mapping[str, int]
-) -> list[Stage]:
+def stages(order: Sequence[Dataset], surveyed: Surveyed, packed_tokens: Mapping[str, int]) -> list[Stage]:
     """One entry per op: rows (in, kept, dropped), the amounts likewise, reasons, losses, and whether rows add up.
 
     `surveyed` is by the key of the base; `packed_tokens` are the tokens in sequences, by the key of the dataset. Stages
     of one `run` hand rows on one to one; a new run begins where rows become others (files, records, sequences).
     """
     found: list[Stage] = []
-    tops: dict[str, dict[str, int | None]] = {}  # amounts of each dataset's rows, by key
+    tops: dict[str, Amounts] = {}  # amounts of each dataset's rows, by key
     run = 0
     for dataset in order:
         own = [_stage(dataset, op, tally) for op, tally in dataset.manifest["counts"].items()]
         inputs = [tops[item["key"]] for item in dataset.manifest["inputs"] if item["key"] in tops]
         before = inputs[0] if len(inputs) == 1 else dict.fromkeys(AMOUNTS)
+        if dataset.parent is not None:
+            before = tops[dataset.parent.key]
         for stage in own:
             previous = found[-1] if found else None
-            joined = previous is not None and previous["kept"] == stage["in"] and not stage["reshapes"]
-            run += not joined and previous is not None
+            if previous is not None and (previous["kept"], previous["unit"]) != (stage["in"], stage["unit"]):
+                run += 1
             stage["run"] = run
             found.append(stage)
         if dataset.parent is not None:
-            fates = surveyed[dataset.base.key] if dataset.base.key in surveyed else None
+            fates = surveyed.get(dataset.base.key)
             tops[dataset.key] = _through_view(own, before, dataset.name, fates)
         else:
             tops[dataset.key] = _through_rows(own, before, _totals(dataset, surveyed, packed_tokens))
@@ -69,45 +71,43 @@ def _stage(dataset: Dataset, op: str, tally: Mapping[str, Any]) -> Stage:
     }
 
 
-def _totals(
-    dataset: Dataset, surveyed: Mapping[str, tuple[Stack, Part]], packed_tokens: Mapping[str, int]
-) -> dict[str, int | None]:
-    """Amounts of all rows of a base."""
+def _totals(dataset: Dataset, surveyed: Surveyed, packed_tokens: Mapping[str, int]) -> Amounts:
+    """Amounts of all rows of a base; null where its columns do not tell."""
     if dataset.key in packed_tokens:
         return {"chars": None, "bytes": None, "tokens": packed_tokens[dataset.key]}
-    if dataset.key not in surveyed or "fates" not in surveyed[dataset.key][1]:
+    if dataset.key not in surveyed:
         return dict.fromkeys(AMOUNTS)
-    fates = surveyed[dataset.key][1]["fates"]
-    return {amount: fates[amount].sum() if fates[amount].count() else None for amount in AMOUNTS}
+    stack, part = surveyed[dataset.key]
+    known = ("chars", "bytes") if "text" in stack.schema.names else ("tokens",)
+    sums = {amount: int(part["fates"][amount].sum()) if part else 0 for amount in known}
+    return {amount: sums.get(amount) for amount in AMOUNTS}
 
 
-def _through_rows(own: list[Stage], before: dict[str, int | None], totals: dict[str, int | None]) -> dict[str, int | None]:
-    """Amounts at the ops that wrote the rows: known at the end, and backwards as far as no row was dropped."""
-    unit = {"chars": "chars", "tokens": "tokens"}
-    for amount in AMOUNTS:
-        known = totals[amount]
-        for stage in reversed(own):
-            stage[amount]["kept"] = known
-            lost = sum(loss["lost"] for loss in stage["losses"] if loss["unit"] == unit.get(amount))
-            cut = any(loss["unit"] != unit.get(amount) for loss in stage["losses"])  # by an unknown number of these
-            if known is None or stage["dropped"] or cut or stage["reshapes"]:
-                break
-            known += lost
-            stage[amount] |= {"in": known, "dropped": 0}
-        if own and own[0]["in"] and before[amount] is not None and own[0][amount]["in"] is None:
-            own[0][amount]["in"] = before[amount]
+def _through_rows(own: list[Stage], before: Amounts, totals: Amounts) -> Amounts:
+    """Amounts at the ops that wrote the rows: what the first took and the last kept.
+
+    What the last took is known too where it tells what it cut from rows that stay, and dropped none.
+    """
+    for amount in AMOUNTS if own else ():
+        first, last = own[0][amount], own[-1][amount]
+        first["in"], last["kept"] = before[amount], totals[amount]
+        if totals[amount] is None or own[-1]["dropped"] or own[-1]["reshapes"]:
+            continue
+        last["dropped"] = 0
+        cuts = [loss["lost"] for loss in own[-1]["losses"] if loss["unit"] == amount]
+        if cuts:
+            last["in"] = totals[amount] + sum(cuts)
     return totals
 
 
-def _through_view(
-    own: list[Stage], before: dict[str, int | None], name: str, surveyed: tuple[Stack, Part] | None
-) -> dict[str, int | None]:
+def _through_view(own: list[Stage], before: Amounts, name: str, surveyed: tuple[Stack, Part] | None) -> Amounts:
     """Amounts at the ops of a view: what goes is summed by fate."""
-    running = dict(before)
-    if surveyed is None or "fates" not in surveyed[1]:
+    if surveyed is None:
         return dict.fromkeys(AMOUNTS)
-    codes = {fate: code for code, fate in enumerate(surveyed[0].fates)}
-    by_code = {row["_fate"]: row for row in surveyed[1]["fates"].iter_rows(named=True)}
+    stack, part = surveyed
+    codes = {fate: code for code, fate in enumerate(stack.fates)}
+    by_code = {row["_fate"]: row for row in part["fates"].iter_rows(named=True)} if part else {}
+    running = dict(before)
     for stage in own:
         for entry in stage["reasons"]:
             sums = by_code.get(codes.get((name, stage["op"], entry["reason"]), -1), {})
@@ -119,6 +119,15 @@ def _through_view(
             running[amount] = None if into is None or dropped is None else into - dropped
             stage[amount] = {"in": into, "kept": running[amount], "dropped": dropped}
     return running
+
+
+def main_run(funnel: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The stages that hand on the same rows and took most of them: what is drawn as the funnel."""
+    runs: dict[int, list[Any]] = {}
+    for stage in funnel:
+        if stage["unit"] == "rows":
+            runs.setdefault(stage["run"], []).append(stage)
+    return max(runs.values(), key=lambda run: (run[0]["in"], len(run)), default=[])
 
 
 def check(order: Sequence[Dataset], found: Sequence[Stage], ledger_rows: pl.DataFrame) -> dict[str, Any]:

@@ -79,8 +79,7 @@ def survey(stack: Stack, gauges: Sequence[Gauge], samples: int) -> Part:
         codes = shard_fates(stack, index)
         for start, batch in read_batches(f"{stack.base.path}/{entry['file']}", columns):
             fate = pl.Series("_fate", codes[start : start + batch.num_rows])
-            if batch.num_rows:
-                parts.append(_part(pl.DataFrame(batch).with_columns(fate, _kept=fate == 0), gauges))
+            parts.append(_part(pl.DataFrame(batch).with_columns(fate, _kept=fate == 0), gauges))
             if len(parts) >= _EVERY:
                 parts = [_fold(parts, samples)]
     return _fold(parts, samples) if parts else {}
@@ -204,6 +203,8 @@ def _bounded(named: pl.DataFrame) -> pl.DataFrame:
     """Half of `NAMES` where there are more, the most frequent by name; the others summed under ""."""
     if named.height <= NAMES:
         return named
-    ranked = named.with_columns(last=pl.col("value") == "").sort("last", "rows", "value", descending=[False, True, False])
+    ranked = named.with_columns(last=pl.col("value") == "").sort(
+        "last", "rows", "value", descending=[False, True, False]
+    )
     rest = ranked[NAMES // 2 :].select(value=pl.lit(""), rows=pl.col("rows").sum(), kept=pl.col("kept").sum())
     return pl.concat([ranked[: NAMES // 2].drop("last"), rest[:1]])

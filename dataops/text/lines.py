@@ -75,17 +75,14 @@ def edit_lines(
     start, end = tokens.line_start.copy(), tokens.line_start.copy()
     start[~blank], end[~blank] = tokens.start[first[~blank]], tokens.end[stop[~blank] - 1]
 
-    shadow = tokens.shadow.tobytes()
+    # Positions count without the citations from here on: the tests see each line as it would be kept.
+    codes, shadow = tokens.codes, tokens.shadow.tobytes()
     cited = _citations(shadow) if remove_citations else np.empty((0, 2), np.int64)
-    cut = np.zeros(len(tokens.codes) + 1, dtype=bool)
-    for at, till in cited.tolist():
-        cut[at:till] = True
-    left = ~cut[:-1]
-    # From here on positions count without the citations: the tests below see the line as it would be kept.
-    codes, removed = tokens.codes, np.flatnonzero(cut)
-    new_start, new_end = start - np.searchsorted(removed, start), end - np.searchsorted(removed, end)
-    if len(removed):
-        codes, shadow = codes[left], tokens.shadow[left].tobytes()
+    new_start, new_end = start, end
+    if len(cited):
+        removed = np.concatenate([np.arange(at, till) for at, till in cited.tolist()])
+        new_start, new_end = start - np.searchsorted(removed, start), end - np.searchsorted(removed, end)
+        codes, shadow = np.delete(codes, removed), np.delete(tokens.shadow, removed).tobytes()
 
     n_words, longest = _spaced_words(tokens, first, stop)
     reason = np.full(len(doc), -1)
@@ -185,7 +182,7 @@ def _assemble(codes: np.ndarray, start: np.ndarray, end: np.ndarray, doc: np.nda
     stop = end + joins
     gaps = np.diff(np.concatenate([[0], np.stack([start, stop], axis=1).ravel(), [len(codes)]]))
     inside = np.repeat(np.arange(len(gaps)) % 2 == 1, gaps)
-    codes = codes[inside]
+    codes = codes[np.flatnonzero(inside)]  # faster than by the mask itself
     n_chars = np.bincount(doc, weights=stop - start, minlength=n_docs).astype(np.int64)
     offsets = np.zeros(n_docs + 1, dtype=np.int64)
     np.cumsum(n_chars, out=offsets[1:])

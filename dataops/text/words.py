@@ -7,12 +7,15 @@ the batch it comes in, nor on its place there.
 
 The rule, close to spaCy's English tokenizer, which the published quality thresholds were found with:
 
-* Whitespace separates. A letter or a digit continues a letter or digit; a mark or format character continues whatever
-  it follows. Each letter of a script written without spaces (Han, Hiragana, Thai, Lao, Myanmar, Khmer) is a word.
-* Any other symbol is a token of its own, but a run of periods or of hyphens is one token.
-* Between two word characters `'`, `’`, `_`, `&`, `@` join; a period joins except from lower to upper case ("end.Next"
-  is three tokens); `,`, `:`, `/` join before a digit; a hyphen joins a letter to a digit ("COVID-19") and separates two
-  of a kind ("well-known" is three tokens).
+* Whitespace separates. Letters and digits run on; a mark or format character continues whatever it follows. Each
+  letter of a script written without spaces (Han, Hiragana, Thai, Lao, Myanmar, Khmer) is a word.
+* Symbols between two word characters join them ("o'clock", "AT&T", "3.14", "user@example.com", "std::vector"), except
+  a period from lower to upper case ("end.Next" is three tokens), a comma between letters, one of `- – — ~ : < > = /`
+  before a letter ("well-known" is three tokens, "COVID-19" one), one of `+ - * ^` between digits, and an ellipsis or a
+  pictograph anywhere.
+* `- / ~ @ | \\ ^ +` that touch a word on one side only belong to it ("@user", "--flag", "C++", "long- and"), but a plus
+  sign not to a number before it nor to a letter after it.
+* Any other symbol is a token of its own; a run of periods or of hyphens is one token.
 * A contraction is cut before its ending: "it|'s", "we|'re", "do|n't". An initial keeps its period: "J.", "U.S.".
 
 Spans are hashed by polynomials modulo 2**64 over prefix sums, then mixed. That tells texts apart that were not made
@@ -51,7 +54,9 @@ from gristmill.dataops.text.characters import (
 BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(BASE, -1, 1 << 64)
 #: UTF-8 bytes that are worked on at a time: the arrays over code points (about 30 bytes each) then stay in the cache.
-BATCH_BYTES = 1 << 20
+BATCH_BYTES = 1 << 19
+
+_SUMS, _PARTS, _EDGES = (np.array([ord(c) for c in symbols]) for symbols in ("+-*^", ":<>=/-–—~", "-/~@|\\^+"))
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,8 @@ def fold_words(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
         keep[1:] &= ~(number[1:] & number[:-1])
         folded[number] = ord("0")
         doc_start = doc_start - np.searchsorted(np.flatnonzero(~keep), doc_start)
-        folded, flags = folded[keep], flags[keep]
+        kept = np.flatnonzero(keep)  # indices are faster than the mask itself
+        folded, flags = folded[kept], flags[kept]
         word = folded != SEPARATOR
         joined = _continues(flags, word)
         start, end = _runs(word, joined)
@@ -175,11 +181,11 @@ def hash_text(text: str) -> int:
 
 
 def power_tables(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of BASE and of its inverse, at least n + 1 of each."""
-    return _power_tables(max(16, n.bit_length()))
+    """Powers of BASE and of its inverse, at least n + 1 of each; one size serves all ordinary batches."""
+    return _power_tables(max((2 * BATCH_BYTES).bit_length() - 1, n.bit_length()))
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def _power_tables(bits: int) -> tuple[np.ndarray, np.ndarray]:
     return powers(BASE, (1 << bits) + 1), powers(_INVERSE, (1 << bits) + 1)
 
@@ -224,38 +230,42 @@ def _joined(codes: np.ndarray, flags: np.ndarray, shadow: np.ndarray) -> np.ndar
 
 
 def _links(codes: np.ndarray, flags: np.ndarray, shadow: np.ndarray, word: np.ndarray) -> np.ndarray:
-    """Positions of the symbols that join the word characters around them, ascending."""
+    """Positions of the symbols that belong to the word characters beside them, ascending.
+
+    Position -1, before the first code point, is the newline after the last document: as good as any other.
+    """
     symbol = ~word & ((flags & SPACE) == 0)
     follows = np.zeros(len(symbol), dtype=bool)
     follows[1:] = symbol[1:] & symbol[:-1]
     start, end = _runs(symbol, follows)
-    between = (start > 0) & word[start - 1] & word[end]
-    start, end = start[between], end[between]
-    length, last = end - start, shadow[end - 1]
+    touching = np.flatnonzero(word[start - 1] | word[end])
+    start, end = start[touching], end[touching]
+    length, first = end - start, codes[start]
     before, after = flags[start - 1], flags[end]
-    alone = (length == 1) | ((length <= 3) & (codes[start] == codes[end - 1]) & (codes[start] == codes[start + length // 2]))
-    digits = ((before & DIGIT) != 0) & ((after & DIGIT) != 0)
-    letter_after = (after & ALPHA) != 0
-    cut = (length == 1) & (last == ord(".")) & ((before & LOWER) != 0) & ((after & UPPER) != 0)
-    cut |= (length == 1) & (last == ord(",")) & ((before & ALPHA) != 0) & letter_after
-    cut |= (length == 1) & np.isin(last, _codes("+-*^")) & digits
-    cut |= alone & np.isin(codes[start], _codes(":<>=/-–—~")) & letter_after
-    # Anywhere in a run: an ellipsis or a pictograph.
-    parts = np.flatnonzero((flags & ICON) != 0 | (codes == ord("…")))
-    dots = np.flatnonzero(shadow[:-1] == ord("."))
-    parts = np.concatenate([parts, dots[shadow[dots + 1] == ord(".")]])
-    run = np.searchsorted(start, parts, side="right") - 1
-    within = (run >= 0) & (parts < end[run]) if len(start) else np.zeros(len(parts), bool)
-    cut[run[within]] = True
-    start, length = start[~cut], length[~cut]
-    offset = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    return np.repeat(start, length) + offset
+    single = length == 1
+    uniform = single | ((length <= 3) & (first == codes[end - 1]) & (first == codes[start + length // 2]))
+
+    between = word[start - 1] & word[end]
+    letter_before, letter_after = (before & ALPHA) != 0, (after & ALPHA) != 0
+    digit_before, digit_after = (before & DIGIT) != 0, (after & DIGIT) != 0
+    apart = single & (first == ord(".")) & ((before & LOWER) != 0) & ((after & UPPER) != 0)
+    apart |= single & (first == ord(",")) & letter_before & letter_after
+    apart |= single & np.isin(first, _SUMS) & digit_before & digit_after
+    apart |= between & uniform & np.isin(first, _PARTS) & letter_after
+    apart |= ~between & ~(uniform & np.isin(first, _EDGES))
+    apart |= ~between & (first == ord("+")) & (digit_before | letter_after)
+
+    run = np.repeat(np.arange(len(start)), length)
+    at = np.arange(len(run)) + np.repeat(start - np.cumsum(length) + length, length)
+    dots = (shadow[at] == ord(".")) & (shadow[at + 1] == ord("."))
+    apart[run[dots | (codes[at] == ord("…")) | ((flags[at] & ICON) != 0)]] = True
+    return at[~apart[run]]
 
 
 def _initials(flags: np.ndarray, shadow: np.ndarray, word: np.ndarray, linked: np.ndarray) -> np.ndarray:
     """Positions of periods that belong to the lone letter before them: "J.", "U.S.", "e.g."."""
     at = np.flatnonzero(shadow == ord("."))
-    at = at[(at > 0) & ~linked[at]]
+    at = at[~linked[at]]
     before = flags[at - 1]
     abbreviated = linked[at - 2] & (shadow[at - 2] == ord("."))
     lone = ~word[at - 2] & ((before & ALPHA) != 0) & (((before & UPPER) != 0) | abbreviated)
@@ -272,8 +282,7 @@ def _contractions(codes: np.ndarray, shadow: np.ndarray, word: np.ndarray, links
     pair = lower[1].astype(np.uint16) << 8 | lower[2]
     ending = one & np.isin(lower[1], np.frombuffer(b"smd", np.uint8))
     ending |= two & np.isin(pair, [ord(a) << 8 | ord(b) for a, b in ("re", "ve", "ll")])
-    negated = one & (lower[1] == ord("t")) & (lower[0] == ord("n")) & (at > 1)
-    negated[negated] = word[at[negated] - 2]
+    negated = one & (lower[1] == ord("t")) & (lower[0] == ord("n")) & word[at - 2]
     return np.concatenate([at[ending], at[negated] - 1])
 
 
@@ -281,18 +290,13 @@ def _numbers(flags: np.ndarray, shadow: np.ndarray) -> np.ndarray:
     """bool[n]: digits, and the decimal separators between two of them."""
     number = (flags & DIGIT) != 0
     at = np.flatnonzero((shadow == ord(".")) | (shadow == ord(",")))
-    at = at[(at > 0) & (at < len(flags) - 1)]
     number[at[number[at - 1] & number[at + 1]]] = True
     return number
 
 
-def _codes(symbols: str) -> np.ndarray:
-    return np.array([ord(c) for c in symbols], dtype=np.uint32)
-
-
 def _lines(flags: np.ndarray, shadow: np.ndarray, doc_start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lines as str.splitlines gives them: no line after a final break, one break for "\\r\\n"."""
-    end = np.flatnonzero(flags & BREAK)
+    end = np.flatnonzero((flags & BREAK) != 0)
     start = np.concatenate([np.zeros(1, np.int64), end + 1])[: len(end)]
     final = np.zeros(len(end), dtype=bool)
     final[np.searchsorted(end, doc_start[1:] - 1)] = True

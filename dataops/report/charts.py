@@ -1,0 +1,220 @@
+"""The charts of the report as SVG text: the funnel, histograms with thresholds, bars and columns.
+
+No script, no fonts or files from elsewhere; colours are the page's CSS classes. Widths are in pixels at which the text
+has its right size. Labels that would overlap are left out or moved, never printed over each other.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gristmill.dataops.report.draw import box, fit, human, label, percent, picture, standing, ticks, width_of
+from gristmill.dataops.report.funnel import main_run
+from gristmill.dataops.report.style import STANDALONE
+
+Place = Callable[[float], float]
+
+
+def histogram_svg(found: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], title: str, width: float = 340) -> str:
+    """All values (pale) and those of kept rows (strong) over common bins; what thresholds drop is shaded.
+
+    Heights are square roots of counts, so that a rare value beside a frequent one can be seen.
+    """
+    edges, log = found["edges"], found["scale"] == "log"
+    if len(edges) < 2:
+        return ""
+    lines = sorted({(rule["threshold"], rule["side"]) for rule in rules})
+    left, right, top = 6.0, width - 6.0, 6.0 + 15 * min(2, len(lines))
+    base = top + 88
+
+    def scaled(value: float) -> float:
+        return math.log10(1 + max(value, -0.9)) if log else value
+
+    def place(value: float) -> float:
+        low, high = scaled(edges[0]), scaled(edges[-1])
+        return left + (right - left) * (scaled(value) - low) / (high - low)
+
+    most = math.sqrt(max(found["all"]) or 1)
+    body = []
+    for threshold, side in lines:
+        start, stop = (left, place(threshold)) if side == "below" else (place(threshold), right)
+        if stop - start > 0.5:
+            body.append(f'<path class="out" d="M{start:.1f} {base:.1f}H{stop:.1f}V{top:.1f}H{start:.1f}z"/>')
+    for name, cls in (("all", "b0"), ("kept", "b1")):
+        bars = []
+        for low, high, n in zip(edges[:-1], edges[1:], found[name], strict=True):
+            x, span = place(low), place(high) - place(low)
+            bars.append((x, span - (0.8 if span > 2.5 else 0), max(1.5, 80 * math.sqrt(n) / most) if n else 0))
+        body.append(standing(bars, base, cls))
+    body.append(f'<path class="ax" d="M{left:g} {base:.1f}H{right:g}"/>')
+    body += _axis(edges, log, place, base, left, right)
+    for k, (threshold, side) in enumerate(lines):
+        body += _threshold(place(threshold), 11 + 15 * (k % 2), base, threshold, side, width)
+    return picture(width, base + 22, title, body)
+
+
+def _threshold(x: float, y: float, base: float, threshold: float, side: str, width: float) -> list[str]:
+    """A line with its label on the dropped side of it, or on the other where there is no room."""
+    text = f"{'<' if side == 'below' else '>'} {human(threshold)}"
+    room = width_of(text, 10.5) + 5
+    leftward = x >= room if side == "below" else x + room > width
+    line = f'<path class="th" d="M{x:.1f} {base:.1f}V{y - 9:.1f}"/>'
+    return [line, label(x + (-4 if leftward else 4), y, text, "tl", 10.5, "end" if leftward else "start")]
+
+
+def _axis(edges: Sequence[float], log: bool, place: Place, base: float, left: float, right: float) -> list[str]:
+    low, high = edges[0], edges[-1]
+    names = {mark: human(mark, 1e4) for mark in ticks(low, high)}
+    if log:
+        names = {mark: human(mark, 1e4) for mark in (0, *(10**k for k in range(16)))}
+    elif (low, high) == (-0.5, 1.5):
+        names = {0.0: "no", 1.0: "yes"}
+    body, end = [], -math.inf
+    for mark, name in names.items():
+        if low <= mark <= high:
+            half = width_of(name, 10) / 2
+            at = min(max(place(mark), left + half), right - half)
+            if at - half >= end + 6:
+                body.append(f'<path class="ax" d="M{place(mark):.1f} {base:.1f}v4"/>')
+                body.append(label(at, base + 16, name, "tk", 10, "middle"))
+                end = at + half
+    return body
+
+
+def bars_svg(rows: Sequence[tuple[str, float, float, str]], title: str, width: float = 340) -> str:
+    """Lying bars (name, all, kept, value as text), each under its name."""
+    most = max((whole for _, whole, _, _ in rows), default=0) or 1
+    body = []
+    for i, (name, whole, kept, value) in enumerate(rows):
+        y = 32 * i
+        body.append(label(0, y + 13, fit(name, 12, width - width_of(value, 11) - 10), "nm", 12))
+        body.append(label(width, y + 13, value, "tk", 11, "end"))
+        body += [box(0, y + 18, width * n / most, 6, cls) for n, cls in ((whole, "b0"), (kept, "b1")) if n]
+    return picture(width, max(1, 32 * len(rows) - 4), title, body)
+
+
+def columns_svg(columns: Sequence[tuple[str, float, float]], title: str, width: float = 340) -> str:
+    """Standing bars (label, all, kept), with as many labels as fit and the highest count named."""
+    if not columns:
+        return ""
+    most = max(whole for _, whole, _ in columns) or 1
+    base, step = 112.0, (width - 12) / len(columns)
+    wide = min(step - min(4.0, 0.25 * step), 56.0)
+    body = []
+    for at, cls in ((1, "b0"), (2, "b1")):
+        heights = [max(1.5, 86 * float(row[at]) / most) if row[at] else 0.0 for row in columns]
+        bars = [(6 + (i + 0.5) * step - wide / 2, wide, height) for i, height in enumerate(heights)]
+        body.append(standing(bars, base, cls))
+    body.append(f'<path class="ax" d="M6 {base}H{width - 6:g}"/>')
+    highest = max(range(len(columns)), key=lambda i: columns[i][1])
+    body.append(_beneath(6 + (highest + 0.5) * step, 18, human(columns[highest][1]), width))
+    end = -math.inf
+    for i, (name, _, _) in enumerate(columns):
+        x, half = 6 + (i + 0.5) * step, width_of(name, 10) / 2
+        if max(x - half, 0) >= end + 7 and (i == 0 or x + half <= width):
+            body.append(_beneath(x, base + 16, name, width))
+            end = max(x + half, 2 * half)
+    return picture(width, base + 22, title, body)
+
+
+def _beneath(x: float, y: float, text: str, width: float) -> str:
+    """A small label centred on a column, moved into the picture at its ends."""
+    half = width_of(text, 10) / 2
+    return label(min(max(x, half), width - half), y, text, "tk", 10, "middle")
+
+
+def funnel_svg(numbers: Mapping[str, Any], width: float = 900, standalone: bool = False) -> str:
+    """What each op kept (strong) and dropped (warm) of the rows, with the main reasons.
+
+    Below a width of 600 names stand above their bars. `standalone` makes a picture of its own: a heading, and colours
+    and a ground for light and dark; such a file can be shown by an <img>.
+    """
+    pad = 24.0 if standalone else 0.0
+    body = _funnel_head(numbers, pad, width) if standalone else []
+    y = 84.0 if standalone else 2.0
+    run = main_run(numbers["funnel"])
+    most = max((stage["in"] for stage in run), default=0) or 1
+    for before, stage in zip([None, *run], run, strict=False):
+        same = before is not None and before["dataset"] == stage["dataset"]
+        drawn, y = _funnel_stage(stage, same, pad, y, width - pad, most)
+        body += drawn
+    if not run:
+        body.append(label(pad, y + 14, "No rows have gone through any op yet.", "tk", 12))
+        y += 28
+    if not standalone:
+        return picture(width, y, "Rows kept and dropped by each op", body)
+    height = y + pad - 12
+    title = html.escape(f"{numbers['dataset']['name']}: rows kept and dropped by each op")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{title}"><title>{title}</title>'
+        f'<style>{STANDALONE}</style><rect class="bg" width="{width:g}" height="{height:g}" rx="12"/>{"".join(body)}</svg>\n'
+    )
+
+
+def _funnel_head(numbers: Mapping[str, Any], pad: float, width: float) -> list[str]:
+    totals, dataset = numbers["totals"], numbers["dataset"]
+    heading = f"{human(totals['in'])} rows in, {human(totals['kept'])} kept"
+    known = [
+        f"{human(totals[name])} {word}"
+        for name, word in (("chars", "characters"), ("tokens", "tokens"))
+        if totals[name]
+    ]
+    told = " · ".join([f"{dataset['name']} {dataset['key'][:12]}", *known])
+    room = width - 2 * pad
+    return [label(pad, 38, fit(heading, 19, room), "hd", 19), label(pad, 60, fit(told, 12, room), "tk", 12)]
+
+
+def _funnel_stage(
+    stage: Mapping[str, Any], same: bool, x: float, y: float, right: float, most: int
+) -> tuple[list[str], float]:
+    """One op's bar from x to `right`, and where the next begins; `same` dataset as the one before."""
+    wide = right - x >= 560
+    names, values = (190.0, 120.0) if wide else (0.0, 0.0)
+    left, room = x + names, right - x - names - values
+    kept = f"{human(stage['kept'])} kept"
+    loss = f"−{percent(stage['dropped'], stage['in'])}" if stage["dropped"] else ""
+    top = y if wide else y + 19
+    body = []
+    if wide:
+        body.append(label(x, y + 15, fit(stage["op"], 13, names - 12), "nm", 13))
+        body.append(label(right, y + 15, kept, "nm", 12.5, "end"))
+        body.append(label(right, y + 31, loss, "dr", 11.5, "end"))
+        body.append(label(x, y + 31, "" if same else fit(stage["dataset"], 11, names - 12), "tk", 11))
+    else:
+        value = f"{kept}  {loss}".rstrip()
+        body.append(label(x, y + 13, fit(stage["op"], 12.5, room - width_of(value, 11.5) - 8), "nm", 12.5))
+        body.append(label(right, y + 13, value, "tk", 11.5, "end"))
+    body.append(box(left, top, room * stage["in"] / most, 20, "b2"))
+    if stage["kept"]:
+        body.append(box(left, top, room * stage["kept"] / most, 20, "b1"))
+    start = left + room * stage["kept"] / most
+    for k, entry in enumerate(stage["reasons"]):
+        span = room * entry["rows"] / most
+        if span >= 1.5:
+            body.append(box(start + 0.8, top, span - 0.8, 20, f"d{k % 2}"))
+        start += span
+    told = _reasons(stage["reasons"], room + (values if wide else 0))
+    if told:
+        body.append(label(left, top + 35, told, "tk", 11))
+    return body, top + (52 if told else 42 if wide and not same else 34)
+
+
+def _reasons(reasons: Sequence[Mapping[str, Any]], room: float) -> str:
+    """The main reasons with their rows, as many as fit, and how many more there are."""
+    told = ""
+    for k, entry in enumerate(reasons):
+        rest = f" · {len(reasons) - k} more" if told else ""
+        longer = (
+            f"{told} · {entry['reason']} {human(entry['rows'])}"
+            if told
+            else f"{entry['reason']} {human(entry['rows'])}"
+        )
+        more = f" · {len(reasons) - k - 1} more" if k < len(reasons) - 1 else ""
+        if width_of(longer + more, 11) > room:
+            return told + rest if told else fit(longer, 11, room)
+        told = longer
+    return told
