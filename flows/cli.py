@@ -10,18 +10,25 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from gristmill.dataops.dataset import DamagedError, InputError
 
 ROOT = ".gristmill"
 
 
+class _Parser(argparse.ArgumentParser):
+    """With --json, bad usage is said on stdout too."""
+
+    def error(self, message: str) -> NoReturn:
+        if "--json" in sys.argv:
+            print(json.dumps({"error": message}))
+        super().error(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    main_parser = argparse.ArgumentParser(
-        prog="gristmill", description="From a crawl to packed tokens, every row accounted for."
-    )
+    main_parser = _Parser(prog="gristmill", description="From a crawl to packed tokens, every row accounted for.")
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from typing import Any
 from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.store import Store
 from gristmill.flows import wording
+from gristmill.flows.checks import check_pretrain_data
 
 Result = tuple[dict[str, Any], str]
 
@@ -148,6 +149,8 @@ def _store(settings: dict[str, Any]) -> Store:
 def _pretrain_data(crawl: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     """Import and start Prefect, run the flow, and state apart what the orchestration took to start."""
     started = time.perf_counter()
+    checked = {name: settings[name] for name in ("tokenizer", "vocab_size", "seq_len") if name in settings}
+    check_pretrain_data(crawl, settings["root"], **checked)
     # Progress is ours; Prefect's own lines would double it. They still reach a configured server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

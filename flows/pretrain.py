@@ -22,10 +22,12 @@ from gristmill.dataops.dataset import Dataset, InputError, file_sha256
 from gristmill.dataops.executor import LocalPool
 from gristmill.dataops.extract import extract
 from gristmill.dataops.language import language as detect_language
-from gristmill.dataops.pack import best_fit, check_seq_len
+from gristmill.dataops.pack import best_fit
+from gristmill.dataops.report.page import write_report
 from gristmill.dataops.signals import signals
 from gristmill.dataops.store import Store
-from gristmill.dataops.tokenizer import check_vocab_size, encode, given, import_tokenizer, train_bpe
+from gristmill.dataops.tokenizer import encode, import_tokenizer, train_bpe
+from gristmill.flows.checks import SEQ_LEN, VOCAB_SIZE, check_pretrain_data
 from gristmill.flows.progress import draw
 
 Step = Callable[[str, Callable[[], Any]], Any]
@@ -41,8 +43,8 @@ def pretrain_data(
     root: str = ".gristmill",
     *,
     tokenizer: str | None = None,
-    vocab_size: int = 32_000,
-    seq_len: int = 2_048,
+    vocab_size: int = VOCAB_SIZE,
+    seq_len: int = SEQ_LEN,
     languages: Sequence[str] = ("en",),
     extractor: Literal["resiliparse", "trafilatura"] = "resiliparse",
     workers: int | None = None,
@@ -53,8 +55,6 @@ def pretrain_data(
     byte-level BPE of `vocab_size` entries is trained on the cleaned text. Returns datasets, counts by op and seconds
     by stage. Raises InputError for bad input.
     """
-    from gristmill.dataops.report.page import write_report
-
     started = time.perf_counter()
     with LocalPool(workers) as pool:
         pool.warm()
@@ -91,8 +91,8 @@ def recipe(
     crawl: Sequence[str],
     *,
     tokenizer: str | None = None,
-    vocab_size: int = 32_000,
-    seq_len: int = 2_048,
+    vocab_size: int = VOCAB_SIZE,
+    seq_len: int = SEQ_LEN,
     languages: Sequence[str] = ("en",),
     extractor: Literal["resiliparse", "trafilatura"] = "resiliparse",
     seek_bytes: int = SEEK_BYTES,
@@ -102,11 +102,9 @@ def recipe(
 
     `step` runs each stage: directly here, as a Prefect task in the flow.
     """
-    # What cannot work is refused before anything costs time.
-    end_of_document = given(tokenizer) if tokenizer is not None else None
-    if tokenizer is None:
-        check_vocab_size(vocab_size)
-    check_seq_len(seq_len)
+    end_of_document = check_pretrain_data(
+        crawl, store.root, tokenizer=tokenizer, vocab_size=vocab_size, seq_len=seq_len
+    )
     read = read_op(store.root)
     rules = [
         *([quality.language_is(codes=tuple(languages), min_score=0.65)] if languages else []),

@@ -11,11 +11,12 @@ import brotli
 import pytest
 import zstandard
 from archives import http
-from gristmill.dataops.readers.messages import decode_body, dechunk, parse_message
-from gristmill.dataops.readers.page import Drop
-from gristmill.dataops.readers.payload import charset_of, decode, media_type, may_be_page, mime_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gristmill.dataops.readers.messages import dechunk, decode_body, parse_message
+from gristmill.dataops.readers.page import Drop
+from gristmill.dataops.readers.payload import charset_of, decode, may_be_page, media_type, mime_of
 
 LIMIT = 1 << 20
 TEXT = b"<html><p>" + b"some words of a page " * 400
@@ -58,6 +59,8 @@ def test_a_cut_body_is_bad_unless_its_record_says_so(coding, cut):
     encoded = ENCODERS[coding](noise)
     cut_body = http(encoded[: int(len(encoded) * cut)], Content_Encoding=coding)
     assert body_of(cut_body).reason == "bad_encoding"
+    if coding == "zstd" and cut == 0.3:
+        return  # not one block is whole
     kept = body_of(cut_body, truncated=True)
     assert 0 < len(kept) < len(noise) and noise.startswith(kept)
 
@@ -183,11 +186,49 @@ def test_the_default_that_servers_declare_does_not_destroy_words(label):
     assert decode(data, "iso-8859-1")[0] == text
 
 
-@pytest.mark.parametrize("text", [SAMPLES["gbk"], SAMPLES["koi8-r"], "naïve café", "😀", "plain"])
+@pytest.mark.parametrize("text", [SAMPLES["gbk"], SAMPLES["koi8-r"] + "…", "naïve café – x", "😀", "plain"])
 @pytest.mark.parametrize("declared", [None, "iso-8859-1", "gbk", "windows-1251", "shift_jis", "utf-16", "us-ascii", ""])
 def test_valid_utf8_wins_over_what_is_declared(text, declared):
-    assert decode(("<p>" + text * 3).encode(), declared)[0].removeprefix("<p>") in (text * 3, GBK_OF_CAFE)
+    assert decode(f"<meta charset=big5><p>{text}".encode(), declared) == (f"<meta charset=big5><p>{text}", "utf-8")
 
 
-GBK_OF_CAFE = "naïve café".encode().decode("gb18030") * 3  # two-byte characters alone: the declared GBK is believed
+def test_two_byte_characters_that_are_utf8_by_chance_are_what_was_declared():
+    data = "路模".encode("gbk")
+    assert decode(data, "gb2312") == ("路模", "gb18030")
+    assert decode(data) == ("\xb7ģ", "utf-8")
 
+
+@pytest.mark.parametrize("declared", [None, "utf-8", "iso-8859-1", "gbk"])
+def test_utf8_with_scratches_stays_utf8(declared):
+    data = SAMPLES["koi8-r"].encode()
+    text, codec = decode(data[:41] + b"\xe9" + data[41:-2], declared)  # a pasted byte, and a character cut at the end
+    assert codec == "utf-8" and text.count("\ufffd") in (2, 3)
+    assert text[:20] == SAMPLES["koi8-r"][:20] and text[-40:-1] == SAMPLES["koi8-r"][-41:-2]
+
+
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_marks_and_utf16(codec):
+    text = "<html><body><p>Grüße, 世界"
+    assert decode(text.encode(codec), "iso-8859-1")[0] == text
+    assert decode("\ufeff世界".encode("utf-16-be"))[0] == "世界"
+
+
+def test_one_bad_byte_does_not_change_the_encoding():
+    data = SAMPLES["shift_jis"].encode("cp932")
+    text, codec = decode(data[:20] + b"\xff" + data[20:], "shift_jis")
+    assert codec == "cp932" and text[-5:] == SAMPLES["shift_jis"][-5:] and text.count("\ufffd") <= 2
+
+
+@given(st.binary(max_size=300), st.sampled_from([None, *SAMPLES, "utf-8", "utf-16", "x-user-defined", "\x00"]))
+def test_any_bytes_become_text_that_can_be_stored(data, declared):
+    text, codec = decode(data, declared)
+    assert "\0" not in text
+    text.encode()  # raises on lone surrogates
+    "".encode(codec)  # raises on unknown codecs
+
+
+def test_an_xml_declaration_counts_and_plain_text_declares_nothing():
+    data = b'<?xml version="1.0" encoding="iso-8859-5"?>' + SAMPLES["koi8-r"].encode("iso-8859-5")
+    assert decode(data)[0].endswith(SAMPLES["koi8-r"])
+    note = b"<meta charset=koi8-r> " + SAMPLES["windows-1251"].encode("cp1251") * 3
+    assert decode(note, "windows-1251", "text/plain")[1] == "cp1251"

@@ -84,7 +84,7 @@ def dechunk(body: bytes | memoryview) -> bytes | memoryview:
             break
         size = int(line[1], 16)
         if size == 0:
-            if at == 0 and data[line.end() :].strip():
+            if at == 0 and _TRAILER.fullmatch(data, line.end()) is None:
                 return body
             break  # only trailer fields may follow
         parts.append(data[line.end() : line.end() + size])
@@ -138,7 +138,10 @@ def _gzip_without_trailer(data: bytes) -> Iterator[bytes]:
     """The deflate stream behind a gzip head without options, as servers write it."""
     if not data.startswith(GZIP + b"\0"):
         raise Damage("bad_encoding", "no gzip head")
-    yield from gzip_chunks(Raw(io.BytesIO(data)), 10, wbits=-15)
+    raw = Raw(io.BytesIO(data))
+    end = yield from gzip_chunks(raw, 10, wbits=-15)
+    if raw.read(end + 8, 3) == GZIP:
+        raise Damage("bad_encoding", "a later gzip member is damaged")
 
 
 def _zlib(data: bytes) -> Iterator[bytes]:
@@ -188,6 +191,7 @@ def _head_end(head: bytes) -> tuple[int, int]:
 
 _STATUS = re.compile(rb"HTTP(?:/\d(?:\.\d)?)?[ \t]+(\d{3})\b")
 _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]{0,4096})?\r?\n")
+_TRAILER = re.compile(rb"(?:[!-9;-~]+:[^\r\n]*\r?\n)*\s*")
 _IDENTITY = {"", "identity", "none", "binary", "8bit", "7bit"}
 _DECODERS: dict[str, tuple[Callable[[bytes], Iterator[bytes]], ...]] = {
     "gzip": (_gzip, _gzip_without_trailer),

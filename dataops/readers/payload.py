@@ -68,13 +68,18 @@ def decode(payload: bytes, declared: str | None = None, mime: str = HTML) -> tup
         text = payload.decode()
     except UnicodeDecodeError:
         return _decode_legacy(payload, named)
-    # Escape sequences are ASCII, and a few two-byte characters of an East Asian page can be UTF-8 by chance.
+    # Escape sequences are ASCII, and a few characters of an East Asian page can be two-byte UTF-8 by chance.
     escaped = "iso2022_jp" in named and b"\x1b" in payload
-    if escaped or (not text.isascii() and _EAST_ASIAN.intersection(named) and max(text) < "\u0800"):
+    if escaped or (not text.isascii() and _EAST_ASIAN.intersection(named) and _is_chance(text)):
         for codec in named:
             if codec in _EAST_ASIAN and (legacy := _strict(payload, codec)) is not None:
                 return _clean(legacy), codec
     return _clean(text), "utf-8"
+
+
+def _is_chance(text: str) -> bool:
+    """Too little to tell UTF-8: fewer than 8 foreign characters, of two bytes each."""
+    return _count_wide(text) < 8 and max(text) < "\u0800"
 
 
 def _decode_legacy(payload: bytes, named: list[str]) -> tuple[str, str]:
