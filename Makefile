@@ -23,7 +23,13 @@ test: setup
 	$(BIN)/mypy -p gristmill
 	$(BIN)/pytest
 
-bench: setup
+# Peers keep their own environment: datatrove pins versions that exclude ours.
+$(VENV)/peers/.installed: setup
+	test -x $(VENV)/peers/bin/python || $(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/pip install --quiet "datatrove[io,processing]==0.10.1" spacy orjson
+	touch $@
+
+bench: $(VENV)/peers/.installed
 	$(BIN)/python -m tests.bench
 
 clean:

@@ -16,7 +16,8 @@ from typing import Any
 
 import polars as pl
 
-from gristmill.dataops.dataset import Dataset, InputError, file_sha256, is_remote, write_json
+from gristmill.dataops.dataset import Dataset, InputError
+from gristmill.dataops.fileio import file_sha256, is_remote, write_json
 from gristmill.dataops.identity import row_id, sha256_json
 from gristmill.dataops.op import Op, Split, ledger, op
 from gristmill.dataops.readers.files import PAGE, Limits, SourceFile, find_files, index, read
@@ -44,7 +45,12 @@ def crawl(store: Store, paths: Sequence[str], *, seek_bytes: int = SEEK_BYTES) -
         raise InputError(f"no files found in: {', '.join(paths)}")
     digests = hash_files(store, files)
     content = sha256_json([[file.name, file.format, digests[file.url]] for file in files])
-    return store.build("crawl", index_files(seek_bytes=seek_bytes, files_context=files, digests_context=digests), [], external=[content])
+    return store.build(
+        "crawl",
+        index_files(seek_bytes=seek_bytes, files_context=files, digests_context=digests),
+        [],
+        external=[content],
+    )
 
 
 def hash_files(store: Store, files: Sequence[SourceFile]) -> dict[str, str]:

@@ -12,9 +12,7 @@ The law kept here: a reader never sees half a dataset (`publish` renames a finis
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -28,7 +26,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc as ipc
 
+from gristmill.dataops.fileio import file_sha256, is_remote, open_arrow, read_bytes, write_json
 from gristmill.dataops.identity import recipe_key
+
+#: What training may import from here: the one door between it and the rest.
+__all__ = [
+    "MANIFEST", "DamagedError", "Dataset", "InputError", "Shard", "is_remote", "open_arrow", "publish", "publish_files",
+    "read_ledger", "recipe_key", "write_json",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     import polars as pl
@@ -191,81 +196,9 @@ class Dataset:
         return pl.concat(frames) if frames else pl.LazyFrame(schema={**LEDGER, "shard": pl.UInt32()})
 
 
-def is_remote(path: str) -> bool:
-    """Whether a path is an fsspec URL rather than a local path."""
-    return "://" in path
-
-
-def read_bytes(path: str) -> bytes:
-    """A whole file, local or by URL; raises FileNotFoundError."""
-    if not is_remote(path):
-        return Path(path).read_bytes()
-    import fsspec
-
-    with fsspec.open(path, "rb") as file:
-        return file.read()
-
-
-@contextlib.contextmanager
-def open_arrow(path: str) -> Iterator[pa.NativeFile]:
-    """An Arrow file: a memory map when local, a stream by fsspec otherwise."""
-    if not is_remote(path):
-        with pa.memory_map(path) as source:
-            yield source
-        return
-    import fsspec
-
-    with fsspec.open(path, "rb") as file:
-        yield pa.PythonFile(file, mode="r")
-
-
 def read_ledger(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One ledger file."""
     return Shard(path, 0).read(columns)
-
-
-class HashedFile(io.RawIOBase):
-    """A file to write to that knows its length and SHA-256 when it is done."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self._sha256 = hashlib.sha256()
-        self.length = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._sha256.update(data)
-        self.length += memoryview(data).nbytes
-        return self._file.write(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    def entry(self, name: str, **extra: Any) -> dict[str, Any]:
-        """The manifest's line for this file."""
-        return {"file": name, "bytes": self.length, "sha256": self._sha256.hexdigest(), **extra}
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file (hex), read in pieces."""
-    state = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            state.update(block)
-    return state.hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write and rename, so that the file is whole or not there."""
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with scratch.open("w") as file:
-        json.dump(value, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
 
 
 def publish(building: Path, final: Path, manifest: Mapping[str, Any]) -> Dataset:

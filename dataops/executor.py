@@ -151,6 +151,7 @@ def _watch_parent() -> None:
 def _load() -> None:
     """Import what nearly every task needs."""
     import polars  # noqa: F401
+    import pyarrow.compute
     import pyarrow.ipc  # noqa: F401
 
     from gristmill.dataops import passes  # noqa: F401

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from gristmill.dataops.dataset import MANIFEST, Dataset, file_sha256, open_arrow
+from gristmill.dataops.dataset import MANIFEST, Dataset
+from gristmill.dataops.fileio import file_sha256, open_arrow
 from gristmill.dataops.identity import Fingerprint, recipe_key, row_hashes
 from gristmill.dataops.store import Store
 

@@ -10,6 +10,7 @@ without reading each other. It detects change, not malice: damage on disk is fou
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,16 +95,28 @@ class Fingerprint:
 def row_hashes(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
     """One 128-bit hash per row, uint64[n, 2]; the order of the columns does not count."""
     total = np.zeros((batch.num_rows, 2), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for name in batch.schema.names:
-            column = batch.column(name)
-            if isinstance(column, pa.ChunkedArray):
-                column = column.combine_chunks()
-                if isinstance(column, pa.ChunkedArray):  # pyarrow keeps the wrapper for zero chunks
-                    column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-            salt = np.frombuffer(hashlib.blake2b(name.encode(), digest_size=16).digest(), dtype="<u8")
-            total += mix64(_value_hashes(column) ^ salt[None, :])
+    numbers: list[tuple[np.ndarray, np.ndarray]] = []
+    for name in batch.schema.names:
+        column = batch.column(name)
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        if _is_number(column.type) and not column.null_count:
+            numbers.append((_bits(column), _salt(name)))
+        else:
+            total += mix64(_value_hashes(column) ^ _salt(name))
+    # All plain numbers at once: a wide table of short batches would else cost a dozen small calls per column.
+    if numbers and batch.num_rows:
+        bits = np.stack([bits for bits, _ in numbers])
+        salts = np.stack([salt for _, salt in numbers])
+        for lane, hashes in enumerate(_number_lanes(bits)):
+            total[:, lane] += mix64(hashes ^ salts[:, lane, None]).sum(axis=0, dtype=np.uint64)
     return total
+
+
+@functools.cache
+def _salt(name: str) -> np.ndarray:
+    """Two lanes that keep columns and fields apart, uint64[2]."""
+    return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=16).digest(), dtype="<u8")
 
 
 def _type_name(kind: str) -> str:
@@ -119,19 +132,18 @@ def _value_hashes(array: pa.Array) -> np.ndarray:
         return _value_hashes(array.dictionary_decode())
     if pa.types.is_null(kind):
         return np.tile(np.array(_NULL, dtype=np.uint64), (n, 1))
-    if _is_packed(array):
-        out = _bytes_hashes(array)
+    if _is_list(kind) and pa.types.is_integer(kind.value_type):
+        out = _integer_lists(array)
     elif pa.types.is_struct(kind):
         out = np.zeros((n, 2), dtype=np.uint64)
         for index in range(kind.num_fields):
-            salt = np.frombuffer(hashlib.blake2b(kind.field(index).name.encode(), digest_size=16).digest(), dtype="<u8")
-            out += mix64(_value_hashes(array.field(index)) ^ salt[None, :])
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            out += mix64(_value_hashes(array.field(index)) ^ _salt(kind.field(index).name))
+    elif _is_list(kind):
         out = _list_hashes(array)
     elif _is_text(kind):
         out = _bytes_hashes(array)
     else:
-        out = _number_hashes(array)
+        out = np.stack(_number_lanes(_bits(array)), axis=1)
     if array.null_count:
         valid = array.is_valid().to_numpy(zero_copy_only=False)
         out[~valid] = _NULL
@@ -144,61 +156,73 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests + views)
 
 
-def _is_packed(array: pa.Array) -> bool:
-    """Fixed-size lists of plain numbers without nulls: each row is one run of bytes."""
-    kind = array.type
-    return (
-        pa.types.is_fixed_size_list(kind)
-        and pa.types.is_integer(kind.value_type)
-        and array.null_count == 0
-        and array.flatten().null_count == 0
-    )
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _integer_lists(array: pa.Array) -> np.ndarray:
+    """Lists of integers, tokens above all: a row is one run of bytes, unless it holds a null (decided row by row, so
+    that the cut does not show)."""
+    out = _bytes_hashes(array)
+    if array.values.null_count:
+        nulls = np.concatenate([[0], np.cumsum(array.values.is_null().to_numpy(zero_copy_only=False))])
+        bounds = _bounds(array)
+        mixed = nulls[bounds[1:]] > nulls[bounds[:-1]]
+        out[mixed] = _list_hashes(array)[mixed]
+    return out
 
 
 def _bytes_hashes(array: pa.Array) -> np.ndarray:
     """Two lanes of BLAKE2b per value: the only loop over rows, about a microsecond each."""
-    if pa.types.is_fixed_size_list(array.type):
-        flat = array.flatten().to_numpy(zero_copy_only=True)
-        width = array.type.list_size * flat.itemsize
+    if _is_list(array.type):
+        flat = array.values.fill_null(0).to_numpy(zero_copy_only=True)
+        bounds = (_bounds(array) * flat.itemsize).tolist()
         view = np.ascontiguousarray(flat).view(np.uint8).data
-        values: Iterable[Any] = (view[i * width : (i + 1) * width] for i in range(len(array)))
     else:
-        kind = array.type
-        raw = array.cast(pa.large_binary()) if not pa.types.is_large_binary(kind) else array
+        raw = array if pa.types.is_large_binary(array.type) else array.cast(pa.large_binary())
         _, offsets, data = raw.buffers()
         bounds = np.frombuffer(offsets, dtype=np.int64)[raw.offset : raw.offset + len(raw) + 1].tolist()
         view = memoryview(data).cast("B") if data is not None else memoryview(b"")
-        values = (view[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True))
     blake2b = hashlib.blake2b
-    joined = b"".join(blake2b(value, digest_size=16).digest() for value in values)
+    joined = b"".join(
+        blake2b(view[start:end], digest_size=16).digest() for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+    )
     return np.frombuffer(joined, dtype="<u8").reshape(-1, 2).copy()
 
 
-def _number_hashes(array: pa.Array) -> np.ndarray:
-    """Numbers, booleans and times through their 64 bits; the type stands in the schema, not here."""
+def _bounds(array: pa.Array) -> np.ndarray:
+    """Where each list begins in `array.values`, and where the last one ends, int64[n + 1]."""
+    if pa.types.is_fixed_size_list(array.type):
+        return (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * array.type.list_size
+    return array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal)
+    return any(test(kind) for test in tests)
+
+
+def _bits(array: pa.Array) -> np.ndarray:
+    """Numbers, booleans and times as 64 bits, uint64[n]; the type stands in the schema, not here."""
     kind = array.type
     if pa.types.is_boolean(kind):
-        bits = array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
-    elif pa.types.is_floating(kind):
+        return array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
+    if pa.types.is_floating(kind):
         values = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
         values = np.where(values == 0.0, 0.0, np.where(np.isnan(values), np.nan, values))  # one zero, one NaN
-        bits = values.view(np.uint64)
-    else:
-        plain = array if pa.types.is_integer(kind) else array.view(pa.int64() if kind.bit_width == 64 else pa.int32())
-        bits = plain.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64, copy=False)
-    return np.stack([mix64(bits + np.uint64(0x632BE59BD9B4E019)), mix64(bits ^ np.uint64(0xD6E8FEB86659FD93))], axis=1)
+        return values.view(np.uint64)
+    plain = array if pa.types.is_integer(kind) else array.view(pa.int64() if kind.bit_width == 64 else pa.int32())
+    return plain.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64, copy=False)
+
+
+def _number_lanes(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return mix64(bits + np.uint64(0x632BE59BD9B4E019)), mix64(bits ^ np.uint64(0xD6E8FEB86659FD93))
 
 
 def _list_hashes(array: pa.Array) -> np.ndarray:
     """Lists as polynomials of their items, from prefix sums: no loop over rows."""
     n = len(array)
-    if pa.types.is_fixed_size_list(array.type):
-        width = array.type.list_size
-        bounds = np.arange(n + 1, dtype=np.int64) * width + array.offset * width
-        items = array.values
-    else:
-        bounds = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
-        items = array.values
+    bounds, items = _bounds(array), array.values
     start, end = (int(bounds[0]), int(bounds[-1])) if n else (0, 0)
     hashes = _value_hashes(items.slice(start, end - start))
     bounds = bounds - start

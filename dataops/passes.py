@@ -20,7 +20,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from gristmill.dataops.dataset import HashedFile, Shard, write_json
+from gristmill.dataops.dataset import Shard
+from gristmill.dataops.fileio import HashedFile, write_json
 from gristmill.dataops.identity import Fingerprint, row_hashes
 from gristmill.dataops.op import LEDGER, Op, Split
 
@@ -78,7 +79,9 @@ def run_unit(unit: Unit) -> dict[str, Any]:
             clock = time.perf_counter()
             after = op(rows)
             seconds[op.name] += time.perf_counter() - clock
+            clock = time.perf_counter()
             check_accounting(op, rows, after)
+            seconds["accounting"] = seconds.get("accounting", 0.0) + time.perf_counter() - clock
             if after.drops.height:
                 drops.append(after.drops)
             count(counts[op.name], height(rows), height(after.kept), after.drops)
@@ -89,11 +92,15 @@ def run_unit(unit: Unit) -> dict[str, Any]:
             seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - clock
     if unit.expected is not None and consumed != unit.expected:
         raise AccountingError(f"{unit.ops[0].name}: part {unit.index} has {unit.expected} rows, {consumed} were read")
+    clock = time.perf_counter()
     lost = pl.concat(drops) if drops else pl.DataFrame(schema=LEDGER)
     part: dict[str, Any] = {"index": unit.index, "counts": counts, "stats": stats}
     part["ledger"] = write_ledger(Path(unit.folder), unit.index, lost)
+    seconds["ledger"] = time.perf_counter() - clock
     if writer is not None:
         part |= writer.close()
+        seconds["hashes"] = writer.hash_seconds
+        seconds["write"] -= writer.hash_seconds
     else:
         part |= view_fingerprint(unit.task, lost)
     part["seconds"] = {name: round(value, 6) for name, value in seconds.items()}
@@ -230,6 +237,7 @@ class RowWriter:
         self._writer: ipc.RecordBatchFileWriter | None = None
         self._schema: pa.Schema | None = None
         self._fingerprint = Fingerprint()
+        self.hash_seconds = 0.0
 
     def write(self, rows: pl.DataFrame | pa.Table) -> None:
         """Append rows; the first call sets the schema."""
@@ -241,9 +249,11 @@ class RowWriter:
         elif table.num_rows == 0:
             return
         self._writer.write_table(table)
+        clock = time.perf_counter()
         hashes = row_hashes(table)
         self._hash_file.write(np.ascontiguousarray(hashes, dtype="<u8").tobytes())
         self._fingerprint += Fingerprint.of(hashes)
+        self.hash_seconds += time.perf_counter() - clock
 
     def close(self) -> dict[str, Any]:
         """Finish the files under their final names."""

@@ -13,25 +13,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, Shard, publish, publish_files
 from gristmill.dataops.executor import Executor, InProcess
-from gristmill.dataops.identity import Fingerprint, recipe_key
+from gristmill.dataops.identity import recipe_key
+from gristmill.dataops.manifest import merged, seconds_by_op, sums, versions, when
 from gristmill.dataops.op import Op
 from gristmill.dataops.passes import (
     AccountingError,
     Unit,
-    add_counts,
     count,
     dropped_rows,
     finished_part,
@@ -181,7 +178,7 @@ class Store:
             stats = ops[0].function(inputs, building / "files", **ops[0].params, **ops[0].context)
             return publish_files(
                 self.root, name, building, ops=[op.identity for op in ops], inputs=inputs, external=external,
-                stats=stats, made={**made, **_when(started)},
+                stats=stats, made={**made, **when(started)},
             )  # fmt: skip
         stats = {}
         if ops[0].kind == "corpus":
@@ -190,9 +187,9 @@ class Store:
             stats = corpus.stats
         else:
             parts = self._run(name, ops, inputs, building)
-        manifest = _manifest(name, key, ops, inputs, external, parts)
-        manifest["stats"] = stats or _sums(parts)
-        manifest["made"] = {**made, **_when(started), "seconds_by_op": _seconds(parts)}
+        manifest = merged(name, key, ops, inputs, external, parts)
+        manifest["stats"] = stats or sums(parts)
+        manifest["made"] = {**made, **when(started), "seconds_by_op": seconds_by_op(parts)}
         for sub in ("parts", "scratch"):
             shutil.rmtree(building / sub, ignore_errors=True)
         for sub in ("shards", "files"):
@@ -259,83 +256,3 @@ def _literal(value: str) -> Any:
 
 def _rows_in(part: dict[str, Any], ops: tuple[Op, ...]) -> int:
     return part["counts"][ops[0].name]["in"]
-
-
-def _manifest(
-    name: str,
-    key: str,
-    ops: tuple[Op, ...],
-    inputs: Sequence[Dataset],
-    external: Sequence[str],
-    parts: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """Merge the parts and check the whole: each op takes what the one before it kept."""
-    counts = {op.name: new_count() for op in ops}
-    total = Fingerprint()
-    for part in parts:
-        for op_name, tally in part["counts"].items():
-            add_counts(counts[op_name], tally)
-        total += Fingerprint(part["rows"], tuple(part["lanes"]))
-    expected = None
-    for op in ops:
-        if expected is not None and counts[op.name]["in"] != expected:
-            raise AccountingError(f"{op.name} took {counts[op.name]['in']} rows where {expected} were kept before it")
-        expected = counts[op.name]["kept"]
-    is_view = "shard" not in parts[0] if parts else False
-    manifest: dict[str, Any] = {
-        "gristmill": 1,
-        "name": name,
-        "key": key,
-        "kind": "view" if is_view else ops[-1].makes,
-        "ops": [op.identity for op in ops],
-        "inputs": [{"name": item.name, "key": item.key, "digest": item.digest} for item in inputs],
-        "external": list(external),
-        "rows": total.rows,
-        "counts": counts,
-        "ledger": [part["ledger"] for part in parts],
-        "reproducible": True,
-    }
-    if is_view:
-        manifest["parent"] = {"name": inputs[0].name, "key": inputs[0].key}
-        manifest["shards"] = []
-        manifest["digest"] = total.digest(inputs[0].base.manifest["schema"])
-        return manifest
-    schemas = {json.dumps(part["schema"]) for part in parts}
-    if len(schemas) > 1:
-        raise AccountingError(f"{name}: its parts do not agree on their columns: {sorted(schemas)}")
-    manifest["shards"] = [{**part["shard"], "hashes": part["hashes"]} for part in parts]
-    manifest["schema"] = parts[0]["schema"] if parts else []
-    manifest["digest"] = total.digest(manifest["schema"])
-    return manifest
-
-
-def _when(started: float) -> dict[str, Any]:
-    now = time.time()
-    return {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-
-
-def _sums(parts: list[dict[str, Any]]) -> dict[str, int]:
-    """The numbers that ops counted beside their rows."""
-    total: dict[str, int] = {}
-    for part in parts:
-        for name, value in part.get("stats", {}).items():
-            total[name] = total.get(name, 0) + value
-    return total
-
-
-def _seconds(parts: list[dict[str, Any]]) -> dict[str, float]:
-    """Worker seconds by op, summed over the parts."""
-    total: dict[str, float] = {}
-    for part in parts:
-        for name, value in part.get("seconds", {}).items():
-            total[name] = round(total.get(name, 0.0) + value, 6)
-    return total
-
-
-def versions() -> dict[str, str]:
-    """What made it: recorded, never part of the identity."""
-    names = ("gristmill", "polars", "pyarrow", "numpy", "resiliparse", "fastwarc", "tokenizers")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -88,7 +88,7 @@ def report(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
 
 def why(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """A page's story."""
-    from gristmill.dataops.lineage import Index
+    from gristmill.dataops.catalogue import Index
     from gristmill.dataops.lineage import why as tell
 
     store = _store(settings)
@@ -102,7 +102,7 @@ def why(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
 
 def trace(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """From a row back to its source."""
-    from gristmill.dataops.lineage import Index
+    from gristmill.dataops.catalogue import Index
     from gristmill.dataops.lineage import trace as go
 
     store = _store(settings)
@@ -123,7 +123,7 @@ def fsck(_: argparse.Namespace, settings: dict[str, Any]) -> Result:
 
 def reindex(_: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """The lineage index from the manifests alone."""
-    from gristmill.dataops.lineage import Index
+    from gristmill.dataops.catalogue import Index
 
     store = _store(settings)
     index = Index.open(store, anew=True)

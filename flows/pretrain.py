@@ -18,9 +18,10 @@ from prefect.cache_policies import NO_CACHE
 from gristmill.dataops import dedup, quality
 from gristmill.dataops.crawl import SEEK_BYTES, read_op
 from gristmill.dataops.crawl import crawl as index_crawl
-from gristmill.dataops.dataset import Dataset, InputError, file_sha256
+from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.executor import LocalPool
 from gristmill.dataops.extract import extract
+from gristmill.dataops.fileio import file_sha256
 from gristmill.dataops.language import language as detect_language
 from gristmill.dataops.pack import best_fit
 from gristmill.dataops.report.page import write_report

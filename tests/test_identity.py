@@ -17,7 +17,7 @@ VALUES = {
     "count": st.none() | st.integers(-(2**40), 2**40),
     "score": st.none() | st.floats(allow_nan=True, width=64),
     "flag": st.booleans(),
-    "items": st.none() | st.lists(st.integers(0, 9), max_size=5),
+    "items": st.none() | st.lists(st.none() | st.integers(0, 9), max_size=5),
     "parts": st.lists(st.fixed_dictionaries({"id": st.binary(max_size=4), "n": st.integers(0, 99)}), max_size=3),
 }
 SCHEMA = pa.schema(

@@ -22,9 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.dataops import crawl, dedup, extract, language, pack, quality, signals, tokenizer  # noqa: F401  registers
+from gristmill.dataops.catalogue import Index
 from gristmill.dataops.fsck import fsck
 from gristmill.dataops.identity import row_id
-from gristmill.dataops.lineage import Index, trace, why
+from gristmill.dataops.lineage import trace, why
 from gristmill.dataops.op import REGISTRY
 from gristmill.dataops.passes import check_accounting
 from gristmill.dataops.readers.page import PAGE
@@ -33,7 +34,9 @@ from gristmill.dataops.store import Store
 HERE = Path(__file__).parent
 OURS = {name: factory for name, factory in REGISTRY.items() if not name.startswith("toy.")}
 
-WORDS = st.sampled_from(["the", "mill", "and", "of", "grinds", "#", "...", "{", "lorem ipsum", "JavaScript", "水", "\u0301", "-"])
+WORDS = st.sampled_from(
+    ["the", "mill", "and", "of", "grinds", "#", "...", "{", "lorem ipsum", "JavaScript", "水", "\u0301", "-"]
+)
 TEXTS = st.lists(st.lists(WORDS | st.text(max_size=6), max_size=12).map(" ".join), max_size=12).map("\n".join)
 
 
@@ -276,7 +279,9 @@ def test_every_dropped_page_can_say_why(built, name):
 if __name__ == "__main__":
     path, new = HERE / "op_versions.json", code_table()
     old = json.loads(path.read_text()) if path.exists() else {}
-    stale = [n for n, e in new.items() if n in old and e["code"] != old[n]["code"] and e["version"] <= old[n]["version"]]
+    stale = [
+        n for n, e in new.items() if n in old and e["code"] != old[n]["code"] and e["version"] <= old[n]["version"]
+    ]
     if stale and "--same-results" not in sys.argv:
         sys.exit(f"raise the version of: {', '.join(stale)}")
     path.write_text(json.dumps(new, indent=1, sort_keys=True) + "\n")

@@ -7,17 +7,19 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from gristmill.dataops import tokenizer as module
-from gristmill.dataops.dataset import InputError, file_sha256
-from gristmill.dataops.identity import row_id
-from gristmill.dataops.op import Split, ledger, op
-from gristmill.dataops.store import Store, Task
-from gristmill.dataops.tokenizer import encode, given, import_tokenizer, train_bpe
 from hypothesis import given as examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from realdata import real
 from tokenizers import Tokenizer
+
+from gristmill.dataops import tokenizer as module
+from gristmill.dataops.dataset import InputError
+from gristmill.dataops.fileio import file_sha256
+from gristmill.dataops.identity import row_id
+from gristmill.dataops.op import Split, ledger, op
+from gristmill.dataops.store import Store, Task
+from gristmill.dataops.tokenizer import encode, given, import_tokenizer, train_bpe
 
 TEXTS = [
     "The mill grinds grain into flour, and the miller sells it at the market on the river bank. " * 3,

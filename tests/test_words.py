@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 from datatrove.utils.text import simplify_text
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill.dataops.text.characters import ALPHA, BREAK, DIGIT, SPACE, characters, space_characters
 from gristmill.dataops.text.words import BATCH_BYTES, batches, fold_words, hash_text, tokenize
-from hypothesis import given
-from hypothesis import strategies as st
 
 PIECES = list("aZq9٣é_'’.,:/-‑–~@|\\^+*=<>&()\"!?#$%…•©° \n\r\t\x00\x1c\u2028\u00a0\u200b\u0301日あไทย한") + [
     "don't",
@@ -52,7 +53,7 @@ def is_single(c: str) -> bool:
 def read_chunk(chunk: str) -> list[str]:
     """The rules of words.py, read character by character over text without whitespace."""
     belongs = [is_word(c) for c in chunk]
-    joining = set()
+    joining, closing = set(), set()
     for symbol, group in itertools.groupby(range(len(chunk)), key=lambda i: not is_word(chunk[i])):
         at = list(group)
         if not symbol or len(at) == len(chunk):
@@ -71,7 +72,7 @@ def read_chunk(chunk: str) -> list[str]:
                 continue
             if run in set("+-*^") and left.isdecimal() and right.isdecimal():
                 continue
-            if uniform and run[0] in ":<>=/-–—~" and right.isalpha():
+            if (run in set(":<>=/–~") or (uniform and run[0] in "-—")) and right.isalpha():
                 continue
         else:
             if not (uniform and run[0] in "-/~@|\\^+"):
@@ -88,14 +89,14 @@ def read_chunk(chunk: str) -> list[str]:
         abbreviated = i >= 2 and chunk[i - 2] == "." and i - 2 in joining
         if alone and chunk[i - 1].isalpha() and (unicodedata.category(chunk[i - 1]) in ("Lu", "Lt") or abbreviated):
             belongs[i] = True
-            joining.add(-i)  # joins the letter before it and nothing after it
+            closing.add(i)  # joins the letter before it and nothing after it
     out = [chunk[0]]
     for i in range(1, len(chunk)):
         before, c = chunk[i - 1], chunk[i]
-        joined = belongs[i] and belongs[i - 1] and -(i - 1) not in joining
+        joined = belongs[i] and belongs[i - 1] and i - 1 not in closing
         joined &= is_mark(c) or not (is_single(c) or is_single(before))
         joined |= is_mark(c) or (c == before and c in ".-")
-        joined |= -i in joining
+        joined |= i in closing
         if cuts_a_contraction(chunk, i, joining):
             joined = False
         if joined:
@@ -116,6 +117,7 @@ def cuts_a_contraction(chunk: str, i: int, joining: set[int]) -> bool:
     return not_ending and is_word(chunk[i - 1])
 
 
+@settings(deadline=None)
 @given(texts)
 def test_tokens_are_those_of_a_slow_reader(text):
     assert tokens_of(text) == [token for chunk in text.split() for token in read_chunk(chunk)]
@@ -138,6 +140,7 @@ def test_the_rules_by_example(text, expected):
     assert tokens_of(text) == expected.split("|")
 
 
+@settings(deadline=None)
 @given(st.lists(texts, max_size=6))
 def test_a_document_has_the_same_tokens_lines_and_hashes_in_any_batch(batch):
     found = tokenize(pl.Series(batch, dtype=pl.String))
@@ -154,6 +157,7 @@ def test_a_document_has_the_same_tokens_lines_and_hashes_in_any_batch(batch):
         assert [text[a:b] for a, b in bounds] == text.splitlines()
 
 
+@settings(deadline=None)
 @given(texts)
 def test_hashes_are_equal_exactly_where_tokens_are(text):
     words, found = tokens_of(text), tokenize(pl.Series([text])).hash.tolist()
@@ -198,6 +202,7 @@ def test_folded_words_by_example(text, words):
     assert folded(text) == [hash_text(word) for word in words.split()]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*"aBéÅ9 .,;'-\n", "12", "x3"]), max_size=20).map("".join))
 def test_folding_is_datatroves_where_no_character_becomes_several(text):
     plain = simplify_text(text)
@@ -205,6 +210,7 @@ def test_folding_is_datatroves_where_no_character_becomes_several(text):
         assert folded(text) == [hash_text(word) for word in plain.split()]
 
 
+@settings(deadline=None)
 @given(st.lists(texts, max_size=5))
 def test_folded_words_do_not_depend_on_the_batch(batch):
     offsets, hashes = fold_words(pl.Series(batch, dtype=pl.String))

@@ -11,6 +11,7 @@ as Hadoop and Spark have it) below a folder.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
@@ -32,6 +33,7 @@ _KINDS = {".warc": "warc", ".wet": "warc", ".wat": "warc", ".arc": "arc", ".csv"
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".pq": "parquet"
 }  # fmt: skip
 _COMPRESSIONS = {".gz": "gz", ".zst": "zst", ".zstd": "zst", ".lz4": "lz4"}
+_OBJECT = re.compile(rb"\{\s*[\"}]")
 _LISTS = (".txt", ".list", ".txt.gz", ".list.gz")
 
 
@@ -148,9 +150,9 @@ def _expand_list(path: str, listed_in: str | None) -> Iterator[tuple[str, list[s
         raise InputError(f"cannot read the list file {path}: {error}") from None
     for line in lines:
         if line and not line.startswith("#"):
-            beside = f"{_url(fs, inner).rpartition('/')[0]}/{line}"
-            relative = "://" not in line and not line.startswith("/")
-            yield from _expand(beside if relative and _filesystem(beside)[0].exists(beside) else line, path)
+            beside = f"{inner.rpartition('/')[0]}/{line}"
+            relative = "://" not in line and not line.startswith(("/", "@"))
+            yield from _expand(_url(fs, beside) if relative and (fs.exists(beside) or fs.glob(beside)) else line, path)
 
 
 def _source(name: str, url: str) -> SourceFile:
@@ -185,8 +187,10 @@ def _sniff(url: str) -> tuple[str | None, str | None, int]:
             kind = "arc"
         elif inner.startswith(b"PAR1"):
             kind = "parquet"
-        elif inner.startswith(b"{") and by_name != "csv":
+        elif _OBJECT.match(inner):
             kind = "jsonl"
+        elif inner.startswith(b"[") and suffix == ".json":
+            kind = None  # one JSON array is not lines
         elif compression is None and not reads_as_text(head):
             compression = packed  # damaged at its very start: members behind the damage can still be read
         return kind, compression, raw.size

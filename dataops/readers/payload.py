@@ -124,8 +124,8 @@ def _count_wide(text: str) -> int:
 
 
 def _clean(text: str) -> str:
-    text = text.replace("\0", "") if "\0" in text else text
-    return _SURROGATES.sub("\ufffd", text) if _SURROGATES.search(text) else text
+    """Without NUL; no codec used here makes lone surrogates."""
+    return text.replace("\0", "") if "\0" in text else text
 
 
 def without_surrogates(text: str) -> bytes:

@@ -10,7 +10,8 @@ What is decided about doubtful bytes:
   goes on at the next header behind its own start. With the empty line, the length is believed.
 - A record that the file or the member cuts short is "truncated_record", unless it says WARC-Truncated itself.
 - Bytes that are no record are "bad_record"; a member that cannot be inflated is "corrupt_member".
-Not covered: a record whose wrong length happens to end on another record's boundary.
+Not covered: a record whose wrong length happens to end on another record's boundary, and one spread over several
+members.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ The rule, close to spaCy's English tokenizer, which the published quality thresh
   letter of a script written without spaces (Han, Hiragana, Thai, Lao, Myanmar, Khmer) is a word.
 * Symbols between two word characters join them ("o'clock", "AT&T", "3.14", "user@example.com", "std::vector"), except
   a period from lower to upper case ("end.Next" is three tokens), a comma between letters, one of `- – — ~ : < > = /`
-  before a letter ("well-known" is three tokens, "COVID-19" one), one of `+ - * ^` between digits, and an ellipsis or a
-  pictograph anywhere.
+  or two or three hyphens before a letter ("well-known" is three tokens, "COVID-19" one), one of `+ - * ^` between
+  digits, and an ellipsis or a pictograph anywhere.
 * `- / ~ @ | \\ ^ +` that touch a word on one side only belong to it ("@user", "--flag", "C++", "long- and"), but a plus
   sign not to a number before it nor to a letter after it.
 * Any other symbol is a token of its own; a run of periods or of hyphens is one token.
@@ -56,7 +56,7 @@ _INVERSE = pow(BASE, -1, 1 << 64)
 #: UTF-8 bytes that are worked on at a time: the arrays over code points (about 30 bytes each) then stay in the cache.
 BATCH_BYTES = 1 << 19
 
-_SUMS, _PARTS, _EDGES = (np.array([ord(c) for c in symbols]) for symbols in ("+-*^", ":<>=/-–—~", "-/~@|\\^+"))
+_SUMS, _PARTS, _DASHES, _EDGES = (np.array([*map(ord, s)]) for s in ("+-*^", ":<>=/–~", "-—", "-/~@|\\^+"))
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,8 @@ def _links(codes: np.ndarray, flags: np.ndarray, shadow: np.ndarray, word: np.nd
     apart = single & (first == ord(".")) & ((before & LOWER) != 0) & ((after & UPPER) != 0)
     apart |= single & (first == ord(",")) & letter_before & letter_after
     apart |= single & np.isin(first, _SUMS) & digit_before & digit_after
-    apart |= between & uniform & np.isin(first, _PARTS) & letter_after
+    apart |= between & single & np.isin(first, _PARTS) & letter_after
+    apart |= between & uniform & np.isin(first, _DASHES) & letter_after
     apart |= ~between & ~(uniform & np.isin(first, _EDGES))
     apart |= ~between & (first == ord("+")) & (digit_before | letter_after)
 

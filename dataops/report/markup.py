@@ -1,0 +1,55 @@
+"""Pieces of the report's page: escaped text, panels, tables, figures.
+
+The law: every string that comes from data passes `text`, which escapes it; no attribute is ever made of data.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Numbers = Mapping[str, Any]
+_KINDS = {".": "name", "n": "n", "w": "wrap"}
+
+
+def text(value: Any) -> str:
+    """Data as HTML text."""
+    return html.escape(str(value))
+
+
+def panel(title: str, note: str, chart: str) -> str:
+    """A chart with its title and a line about it."""
+    about = f'<p class="facts">{note}</p>' if note else ""
+    return f'<div class="panel"><h3>{text(title)}</h3>{chart}{about}</div>'
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: str) -> str:
+    """A table in a container of its own that scrolls. Cells are HTML.
+
+    `kinds` has a letter per column: "." a name, "n" a number, "w" text that may wrap.
+    """
+    head = "".join(f'<th class="{_KINDS[kind]}">{text(name)}</th>' for kind, name in zip(kinds, heads, strict=True))
+    body = "".join(f"<tr>{cells(row, kinds)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def cells(row: Sequence[str], kinds: str) -> str:
+    """The cells of a row of a table."""
+    return "".join(f'<td class="{_KINDS[kind]}">{cell}</td>' for kind, cell in zip(kinds, row, strict=True))
+
+
+def key(numbers: Numbers, more: str = "") -> str:
+    """What the two colours mean."""
+    about = numbers["texts"]
+    if not about:
+        return more and f'<p class="note">{more}</p>'
+    every = f'<span class="key"><i class="k0"></i>all rows of {text(about["base"])}</span>'
+    stay = f'<span class="key"><i class="k1"></i>rows that stay to {text(about["top"])}</span>'
+    return f'<p class="note">{every}{stay}{more}</p>'
+
+
+def cards(figures: Sequence[tuple[str, str]]) -> str:
+    """Figures in a row, each with what it is."""
+    shown = "".join(f'<div class="card"><b>{text(figure)}</b><span>{text(what)}</span></div>' for figure, what in figures)
+    return f'<div class="cards">{shown}</div>'

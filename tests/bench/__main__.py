@@ -1,0 +1,35 @@
+"""Ratios against the named peers, each measured beside us in one run: one JSON line per ratio.
+
+usage: python -m tests.bench [NAME ...]    names: crawl_to_tokens extraction overhead agreement packing
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tests.bench import crawl, pack
+
+BENCHES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "crawl_to_tokens": crawl.crawl_to_tokens,
+    "extraction": crawl.extraction,
+    "overhead": crawl.overhead,
+    "agreement": crawl.agreement,
+    "packing": pack.packing,
+}
+
+
+def main(names: list[str]) -> int:
+    """Run benches; 1 where a bar is missed."""
+    missed = False
+    for name in names or list(BENCHES):
+        for line in BENCHES[name]():
+            print(json.dumps({"bench": name, **line}), flush=True)
+            missed |= line.get("met") is False
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
