@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def code_table() -> dict[str, dict[str, object]]:
 
 
 def _reached(function) -> list[str]:
-    """Sources of a function and of every function and class of ours that it names, directly or not."""
+    """Sources of a function and of every function, class and constant of ours that it names, directly or not."""
     seen, todo = {}, [function]
     while todo:
         item = todo.pop()
@@ -155,9 +156,26 @@ def _reached(function) -> list[str]:
             value = getattr(module, name, None) if name else None
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 value = getattr(getattr(module, node.value.id, None), node.attr, None)
+            if isinstance(value, int | float | str | bytes | tuple | list | dict | frozenset | re.Pattern):
+                seen[name or node.attr] = f"{name or node.attr} = {_spelled(value)}"
             if inspect.isfunction(value) or inspect.isclass(value):
                 todo.append(inspect.unwrap(value) if inspect.isfunction(value) else value)
     return list(seen.values())
+
+
+def _spelled(value) -> str:
+    """A constant as code, sets in order; what is of another kind by its name alone."""
+    if isinstance(value, frozenset | set):
+        return repr(sorted(map(_spelled, value)))
+    if isinstance(value, dict):
+        return repr(sorted((_spelled(k), _spelled(v)) for k, v in value.items()))
+    if isinstance(value, tuple | list):
+        return repr([_spelled(item) for item in value])
+    return (
+        repr(value)
+        if isinstance(value, int | float | str | bytes | re.Pattern)
+        else repr(getattr(value, "__name__", ""))
+    )
 
 
 def _normal(source: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import lzma
-import unicodedata
 import warnings
 from fractions import Fraction
 
@@ -15,15 +13,14 @@ import pytest
 from datatrove.data import Document
 from datatrove.pipeline.filters import c4_filters, fineweb_quality_filter, gopher_quality_filter
 from datatrove.pipeline.filters import gopher_repetition_filter as repetition_filter
-from datatrove.utils.text import TERMINAL_PUNCTUATION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from realdata import real
+from test_signals import split_sentences, split_words
 
 from gristmill.dataops.op import Op
 from gristmill.dataops.quality import c4, fineweb, gopher, gopher_repetition, language_is
 from gristmill.dataops.signals import signals
-from gristmill.dataops.text.words import tokenize
 
 #: datatrove's reasons, by ours.
 REASONS = {
@@ -63,22 +60,6 @@ MILL = (
     "The mill stands by the river that runs to the town, and its stones have to be fed with wheat of the last harvest. "
     "Those who live there have known this for all their days and would not be without the sound. "
 )
-
-
-@functools.cache
-def split_words(text: str, language: str = "en") -> list[str]:
-    found = tokenize(pl.Series([text]))
-    return [text[a:b] for a, b in zip(found.start.tolist(), found.end.tolist(), strict=True)]
-
-
-def split_sentences(text: str, language: str = "en") -> list[str]:
-    count, ended = 1, False
-    for token in split_words(text):
-        if token in TERMINAL_PUNCTUATION:
-            ended = True
-        elif not all(unicodedata.category(c)[0] == "P" for c in token):
-            count, ended = count + ended, False
-    return [""] * count
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,7 +7,7 @@ import lzma
 import re
 import unicodedata
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import polars as pl
@@ -64,6 +64,7 @@ def pages(batch: list[str | None]) -> pl.DataFrame:
     )
 
 
+@cache
 def split_words(text: str, language: str = "en") -> list[str]:
     found = tokenize(pl.Series([text]))
     return [text[a:b] for a, b in zip(found.start.tolist(), found.end.tolist(), strict=True)]

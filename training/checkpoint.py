@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from gristmill.dataops.dataset import Dataset, InputError, is_remote
 
@@ -30,6 +31,14 @@ def building(root: str | Path, name: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Weights and configuration into `folder`, as transformers reads them."""
+    disable_progress_bar()
+    model.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", path)  # safetensors makes files that only their owner can read
 
 
 def load_model(dataset: Dataset) -> PreTrainedModel:

@@ -1,8 +1,8 @@
 """A Llama with one dial, and its loss over packed rows.
 
 Depth sets all else: width is 64 x depth, heads are 64 wide (32 below depth 4, so that there are several), the SwiGLU
-layer is 8/3 of the width, embeddings are tied. The architecture is transformers' own, so that what is trained here loads
-anywhere.
+layer is 8/3 of the width, embeddings are tied. The architecture is transformers' own, so that what is trained here
+loads anywhere.
 
 The law kept here: attention does not cross documents. The logits of a document do not depend on what it is packed with.
 """
@@ -42,8 +42,8 @@ def build(config: LlamaConfig, seed: int) -> LlamaForCausalLM:
 def logits(model: torch.nn.Module, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """[rows, seq_len, vocab] for packed rows, int64 [rows, seq_len]; position 0 starts a document.
 
-    transformers derives the mask between documents from restarting positions, but only without a cache: with its default
-    (`use_cache` true) documents see each other, silently.
+    transformers derives the mask between documents from restarting positions, but only without a cache: with its
+    default (`use_cache` true) documents see each other, silently.
     """
     return model(input_ids=tokens, position_ids=positions, use_cache=False).logits
 

@@ -32,7 +32,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, publish_files, recipe_key, write_json
-from gristmill.training.checkpoint import building, versions
+from gristmill.training.checkpoint import building, save_model, versions
 from gristmill.training.model import build, llama, logits, masked_cross_entropy
 from gristmill.training.shards import IGNORED, Cursor, Shards
 
@@ -56,10 +56,10 @@ class PretrainSpec:
     root: str
     name: str = "base"
     depth: int = 4
-    rows: int = 8
+    rows: int = 4
     steps: int | None = None
     seconds: float | None = None
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     warmup: float = 0.1
     weight_decay: float = 0.1
     grad_clip: float = 1.0
@@ -70,7 +70,9 @@ class PretrainSpec:
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), str(field.type)
             kinds = {"str": (str,), "int": (int,), "float": (int, float)}[kind.removesuffix(" | None")]
-            if (value is not None or not kind.endswith("None")) and (not isinstance(value, kinds) or value is True):
+            if (value is not None or not kind.endswith("None")) and (
+                not isinstance(value, kinds) or isinstance(value, bool)
+            ):
                 raise InputError(f"spec: {field.name} is {value!r}, not of type {kind}")
         if (self.steps is None) == (self.seconds is None):
             raise InputError("spec: give the budget as steps or as seconds, one of the two")
@@ -191,7 +193,8 @@ def run(spec: PretrainSpec) -> Dataset:
         return Dataset.load(final)
     shards = Shards(dataset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build(llama(shards.vocab_size, spec.depth, seq_len=shards.seq_len, eod=shards.eod), spec.seed).to(device)
+    model = build(llama(shards.vocab_size, spec.depth, seq_len=shards.seq_len, eod=shards.eod), spec.seed)
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps it and loses the signature
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters:,} parameters on {device}, {shards.rows:,} rows of {shards.seq_len:,} tokens", file=sys.stderr)
     with building(spec.root, spec.name) as folder:
@@ -200,7 +203,7 @@ def run(spec: PretrainSpec) -> Dataset:
         seconds = round(time.monotonic() - started, 3)
         curve = _curve(folder / "files" / "metrics.jsonl")
         write_json(folder / "files" / "loss_curve.json", curve)
-        model.save_pretrained(folder / "files")
+        save_model(model, folder / "files")
         made = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": seconds,
@@ -274,9 +277,10 @@ def _stop(number: int, frame: Any) -> NoReturn:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gristmill.training.pretrain", description="Pretrain on packed tokens.")
+    parser = argparse.ArgumentParser(
+        prog="python -m gristmill.training.pretrain", description="Pretrain on packed tokens."
+    )
     parser.add_argument("--spec", required=True, help="a JSON file with the fields of PretrainSpec")
-    signal.signal(signal.SIGTERM, _stop)
     try:
         checkpoint = run(read_spec(parser.parse_args(argv).spec))
     except InputError as error:
@@ -289,4 +293,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

@@ -48,7 +48,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        return Batch(*(x.to(device, non_blocking=True) for x in (self.tokens, self.labels, self.positions, self.length)))
+        return Batch(
+            *(x.to(device, non_blocking=True) for x in (self.tokens, self.labels, self.positions, self.length))
+        )
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,15 @@ class Shards:
     def __init__(self, dataset: Dataset) -> None:
         base = dataset.base
         if base.kind != "tokens":
-            raise InputError(f"{dataset.name} at {dataset.path} is of kind {base.kind!r}; training reads packed 'tokens'")
+            raise InputError(
+                f"{dataset.name} at {dataset.path} is of kind {base.kind!r}; training reads packed 'tokens'"
+            )
         params = base.manifest["ops"][-1]["params"]
         missing = {"seq_len", "eod", "vocab_size"} - set(params)
         if missing:
-            raise InputError(f"{dataset.path}: the op that packed it does not say {', '.join(sorted(missing))}; pack anew")
+            raise InputError(
+                f"{dataset.path}: the op that packed it does not say {', '.join(sorted(missing))}; pack anew"
+            )
         self.seq_len: int = params["seq_len"]
         self.eod: int = params["eod"]
         self.vocab_size: int = params["vocab_size"]
@@ -174,13 +180,15 @@ def _map(shard: Shard, seq_len: int) -> list[_Part]:
     parts, start = [], 0
     for index in range(reader.num_record_batches):
         batch = reader.get_batch(index)
-        arrays = [_matrix(shard.path, batch, name, seq_len) for name in ("tokens", "positions")]
-        for array in arrays:
+        tokens, positions = (_matrix(shard.path, batch, name, seq_len) for name in ("tokens", "positions"))
+        for array in (tokens, positions):
             address = array.__array_interface__["data"][0]
             if array.size and not whole.address <= address < whole.address + whole.size:
-                raise InputError(f"{shard.path} is compressed; token shards are mapped, so write them without compression")
+                raise InputError(
+                    f"{shard.path} is compressed; token shards are mapped, so write them without compression"
+                )
         kept = None if keep is None else np.flatnonzero(keep[start : start + batch.num_rows])
-        parts.append(_Part(shard.path, *arrays, batch.column("length").to_numpy(), kept))
+        parts.append(_Part(shard.path, tokens, positions, batch.column("length").to_numpy(), kept))
         start += batch.num_rows
     return parts
 
@@ -191,5 +199,7 @@ def _matrix(path: str, batch: pa.RecordBatch, name: str, seq_len: int) -> np.nda
     kind = column.type
     numbers = (pa.uint16(), pa.uint32())
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != seq_len or kind.value_type not in numbers:
-        raise InputError(f"{path}: column {name!r} is {kind}, not fixed_size_list<uint16 or uint32>[{seq_len}]; pack anew")
+        raise InputError(
+            f"{path}: column {name!r} is {kind}, not fixed_size_list<uint16 or uint32>[{seq_len}]; pack anew"
+        )
     return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, seq_len)

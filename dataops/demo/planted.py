@@ -46,10 +46,29 @@ def planted(pages: Sequence[Page]) -> tuple[list[Capture], list[Page], list[Page
 
 
 def _prose(pages: Sequence[Page]) -> list[Page]:
-    """Pages that read well and share less than 20 % of their 5-grams with all others together."""
-    grams = {page.uri: word_ngrams(page.text) for page in pages}
-    seen = Counter(gram for each in grams.values() for gram in each)
-    return [page for page in pages if _is_prose(page) and _own_share(grams[page.uri], seen) > 0.8]
+    """Pages that read well and share less than 30 % of their 5-grams with all others together."""
+    seen = Counter(gram for page in pages for gram in word_ngrams(page.text))
+    readable = (_readable(page) for page in pages)
+    return [page for page in readable if _is_prose(page) and _own_share(word_ngrams(page.text), seen) > 0.7]
+
+
+def _readable(page: Page) -> Page:
+    """A page's running sentences: technical prose is so full of marks that a rule on letters would take it for code."""
+    blocks = []
+    for tag, text in page.blocks:
+        if tag in ("p", "dd"):
+            sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)
+            text = " ".join(sentence for sentence in sentences if _share_of_letters(sentence) > 0.85)
+            blocks.append((tag, text))
+        elif tag not in ("pre", "dt"):
+            blocks.append((tag, text))
+    return replace(page, blocks=tuple(block for block in blocks if block[1]))
+
+
+def _share_of_letters(text: str) -> float:
+    """Tokens with a letter among all, marks counted as tokens, as Gopher's rule counts them."""
+    tokens = re.findall(r"\w+(?:['-]\w+)*|[^\w\s]", plain(text))
+    return sum(any(map(str.isalpha, token)) for token in tokens) / len(tokens) if tokens else 0.0
 
 
 def _is_prose(page: Page) -> bool:
@@ -61,14 +80,14 @@ def _is_prose(page: Page) -> bool:
     words, lines = text.split(), text.split("\n")
     return (
         all(tag != "li" for tag, _ in page.blocks)
-        and 120 <= len(words) <= 1500
+        and 90 <= len(words) <= 1500
         and len(words) >= 8 * len(lines)
         and sum(line.endswith((".", "!", "?")) for line in lines) > 0.4 * len(lines)
         and len(re.findall(r"[.!?](?=\s|$)", text)) >= 8
         and len(set(lines)) == len(lines)
         and len(word_ngrams(text)) > 0.95 * len(words)
         and sum(len(line) <= 30 for line in lines) < 0.5 * len(lines)
-        and sum(any(map(str.isalpha, word)) for word in words) > 0.88 * len(words)
+        and _share_of_letters(text) > 0.84
         and not re.search(r"[{}@#]|\.\.\.|…|javascript|lorem|cookie|terms of use", text, re.IGNORECASE)
     )
 

@@ -36,14 +36,22 @@ def quantiles(values: np.ndarray) -> dict[str, float | int | None]:
 def histogram(values: np.ndarray, kept: np.ndarray, thresholds: Sequence[float] = ()) -> dict[str, Any]:
     """Counts of all values and of those of kept rows, float64[n] and bool[n], over common bins.
 
-    `scale` "linear" or "log" (log10(1 + x)), `edges` (one more than the counts), `all`, `kept`, and how many values lie
+    `scale` "linear" or "log" (log10(1 + x)), `whole` where all values are whole numbers, `edges` (one more than the counts), `all`, `kept`, and how many values lie
     `below` the first edge or `above` the last.
     """
     if not len(values):
-        return {"scale": "linear", "edges": [], "all": [], "kept": [], "below": 0, "above": 0}
+        nothing: dict[str, Any] = {"edges": [], "all": [], "kept": [], "below": 0, "above": 0}
+        return {"scale": "linear", "whole": False, **nothing}
     low, high = (float(value) for value in np.quantile(values, (0.005, 0.995), method="nearest"))
-    low, high = min([low, *thresholds]), max([high, *thresholds])
     whole = bool((values == np.round(values)).all())
+    if whole and values.max() - values.min() <= BINS:
+        low, high = float(values.min()), float(values.max())
+    room = 1.0 if whole else 0.0  # so that both sides of a threshold have a place
+    low, high = (
+        min([low, *(limit - room for limit in thresholds)]),
+        max([high, *(limit + room for limit in thresholds)]),
+    )
+    low = max(low, 0.0) if values.min() >= 0 else low
     middle = float(np.median(values))
     log = low >= 0 and high >= 100 and high > 8 * max(middle, 1.0)
     edges = _log_edges(low, high, whole) if log else _linear_edges(low, high, whole)
@@ -51,6 +59,7 @@ def histogram(values: np.ndarray, kept: np.ndarray, thresholds: Sequence[float] 
     kept_counts = np.histogram(values[kept], edges)[0]
     return {
         "scale": "log" if log else "linear",
+        "whole": whole,
         "edges": [tidy(float(edge)) for edge in edges],
         "all": counts.tolist(),
         "kept": kept_counts.tolist(),

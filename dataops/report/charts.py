@@ -16,10 +16,14 @@ from gristmill.dataops.report.funnel import main_run
 from gristmill.dataops.report.style import STANDALONE
 
 Place = Callable[[float], float]
+_SIGNS = {"below": "<", "above": ">", "from": "≥"}
+_BLOCKS = 12  # reasons that get a piece of a funnel bar of their own
 
 
 def histogram_svg(found: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], title: str, width: float = 340) -> str:
     """All values (pale) and those of kept rows (strong) over common bins; what thresholds drop is shaded.
+
+    `rules` give threshold and side: "below" and "above" say what is dropped, "from" what counts, without a shade.
 
     Heights are square roots of counts, so that a rare value beside a frequent one can be seen.
     """
@@ -40,7 +44,8 @@ def histogram_svg(found: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], 
     most = math.sqrt(max(found["all"]) or 1)
     body = []
     for threshold, side in lines:
-        start, stop = (left, place(threshold)) if side == "below" else (place(threshold), right)
+        x = place(_boundary(threshold, side, found["whole"]))
+        start, stop = {"below": (left, x), "above": (x, right)}.get(side, (x, x))
         if stop - start > 0.5:
             body.append(f'<path class="out" d="M{start:.1f} {base:.1f}H{stop:.1f}V{top:.1f}H{start:.1f}z"/>')
     for name, cls in (("all", "b0"), ("kept", "b1")):
@@ -50,28 +55,38 @@ def histogram_svg(found: Mapping[str, Any], rules: Sequence[Mapping[str, Any]], 
             bars.append((x, span - (0.8 if span > 2.5 else 0), max(1.5, 80 * math.sqrt(n) / most) if n else 0))
         body.append(standing(bars, base, cls))
     body.append(f'<path class="ax" d="M{left:g} {base:.1f}H{right:g}"/>')
-    body += _axis(edges, log, place, base, left, right)
+    body += _axis(edges, log, found["whole"], place, base, left, right)
     for k, (threshold, side) in enumerate(lines):
-        body += _threshold(place(threshold), 11 + 15 * (k % 2), base, threshold, side, width)
+        x = place(_boundary(threshold, side, found["whole"]))
+        body += _threshold(x, 11 + 15 * (k % 2), base, threshold, side, width)
     return picture(width, base + 22, title, body)
+
+
+def _boundary(threshold: float, side: str, whole: bool) -> float:
+    """Where a threshold parts the bins: between two whole numbers where all values are whole."""
+    if not whole:
+        return threshold
+    return math.floor(threshold) + 0.5 if side == "above" else math.ceil(threshold) - 0.5
 
 
 def _threshold(x: float, y: float, base: float, threshold: float, side: str, width: float) -> list[str]:
     """A line with its label on the dropped side of it, or on the other where there is no room."""
-    text = f"{'<' if side == 'below' else '>'} {human(threshold)}"
+    text = f"{_SIGNS[side]} {human(threshold)}"
     room = width_of(text, 10.5) + 5
     leftward = x >= room if side == "below" else x + room > width
     line = f'<path class="th" d="M{x:.1f} {base:.1f}V{y - 9:.1f}"/>'
     return [line, label(x + (-4 if leftward else 4), y, text, "tl", 10.5, "end" if leftward else "start")]
 
 
-def _axis(edges: Sequence[float], log: bool, place: Place, base: float, left: float, right: float) -> list[str]:
+def _axis(
+    edges: Sequence[float], log: bool, whole: bool, place: Place, base: float, left: float, right: float
+) -> list[str]:
     low, high = edges[0], edges[-1]
     names = {mark: human(mark, 1e4) for mark in ticks(low, high)}
     if log:
         names = {mark: human(mark, 1e4) for mark in (0, *(10**k for k in range(16)))}
-    elif (low, high) == (-0.5, 1.5):
-        names = {0.0: "no", 1.0: "yes"}
+    elif whole:
+        names = {mark: name for mark, name in names.items() if mark == round(mark)}
     body, end = [], -math.inf
     for mark, name in names.items():
         if low <= mark <= high:
@@ -151,7 +166,8 @@ def funnel_svg(numbers: Mapping[str, Any], width: float = 900, standalone: bool 
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
         f'viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{title}"><title>{title}</title>'
-        f'<style>{STANDALONE}</style><rect class="bg" width="{width:g}" height="{height:g}" rx="12"/>{"".join(body)}</svg>\n'
+        f'<style>{STANDALONE}</style><rect class="bg" width="{width:g}" height="{height:g}" rx="12"/>'
+        f"{''.join(body)}</svg>\n"
     )
 
 
@@ -192,8 +208,9 @@ def _funnel_stage(
     if stage["kept"]:
         body.append(box(left, top, room * stage["kept"] / most, 20, "b1"))
     start = left + room * stage["kept"] / most
-    for k, entry in enumerate(stage["reasons"]):
-        span = room * entry["rows"] / most
+    blocks = [entry["rows"] for entry in stage["reasons"][:_BLOCKS]]
+    for k, rows in enumerate([*blocks, stage["dropped"] - sum(blocks)]):
+        span = room * rows / most
         if span >= 1.5:
             body.append(box(start + 0.8, top, span - 0.8, 20, f"d{k % 2}"))
         start += span

@@ -5,7 +5,8 @@ from __future__ import annotations
 from gristmill.dataops.report.draw import human, human_bytes, human_time, percent
 from gristmill.dataops.report.markup import Numbers, table, text
 
-SAMPLE_BYTES = 1_600_000  # of HTML for rows: what keeps the page under 3 MB whatever is in them
+SAMPLE_BYTES = 1_200_000  # of HTML for rows: what keeps the page under 3 MB whatever is in them
+_LINKS, _PARAMS = 60, 100_000  # datasets of the chain, characters of parameters
 
 
 def losses(numbers: Numbers) -> str:
@@ -50,7 +51,11 @@ def samples(numbers: Numbers) -> str:
     """Rows to look at, folded by reason; stops before the page gets too big and says so."""
     groups = [("Rows that stay", f"{len(numbers['kept'])} shown", [_row(item["row"]) for item in numbers["kept"]])]
     groups += [
-        (group["reason"], f"{group['op']}, {human(group['rows'])} dropped", [_drop(sample) for sample in group["samples"]])
+        (
+            group["reason"],
+            f"{group['op']}, {human(group['rows'])} dropped",
+            [_drop(sample) for sample in group["samples"]],
+        )
         for group in numbers["dropped"]
     ]
     folds, left = [], SAMPLE_BYTES
@@ -87,7 +92,9 @@ def _drop(sample: Numbers) -> str:
             why += f'<span class="why">{text(sample["evidence"])}</span>'
         return f'<div class="sample">{_shown(sample["row"])}{why}</div>'
     left = f'<div><span class="side">dropped</span>{_shown(sample["row"])}</div>'
-    right = f'<div><span class="side">stays</span>{_shown(sample["twin"])}</div>'
+    later = sample["twin"]["dropped_by"]
+    fate = f"stayed here, dropped later: {text(later[2])}" if later else "stays"
+    right = f'<div><span class="side">{fate}</span>{_shown(sample["twin"])}</div>'
     return f'<div class="sample">{why}<div class="pair">{left}{right}</div></div>'
 
 
@@ -107,32 +114,39 @@ def _shown(row: Numbers | None) -> str:
 
 def making(numbers: Numbers) -> str:
     """The chain of datasets with ops, parameters, times and versions."""
+    chain = numbers["chain"][-_LINKS:]
     rows = []
-    for item in numbers["chain"]:
-        ops = "<br>".join(f'{text(op["name"])} <span class="note">v{op["version"]}</span>' for op in item["ops"])
-        sources = ", ".join(f"{text(source['name'])} ({text(source['kind'])})" for source in item["inputs"]) or "files"
+    for item in chain:
+        ops = [f'{text(op["name"])} <span class="note">v{op["version"]}</span>' for op in item["ops"]]
+        sources = [f"{text(source['name'])} ({text(source['kind'])})" for source in item["inputs"][:10]]
         rows.append(
             (
                 f"<b>{text(item['name'])}</b><br><code>{text(item['key'][:12])}</code>",
-                ops,
-                sources,
-                "yes" if item["reproducible"] else "no",
+                "<br>".join(ops[:20]),
+                "<br>".join(sources) or "files",
                 human(item["rows"]),
                 human(item["shards"]),
                 human_time(item["seconds"]),
+                "yes" if item["reproducible"] else "no",
                 text(item["at"] or "–"),
             )
         )
-    heads = ("dataset", "ops", "made from", "reproducible", "rows", "shards", "time", "made at")
-    params = [
-        f"<h4>{text(item['name'])}: {text(op['name'])} v{op['version']}</h4><p><code>{text(op['params'])}</code></p>"
-        for item in numbers["chain"]
-        for op in item["ops"]
-    ]
-    versions = " · ".join(f"{text(name)} {text(version)}" for name, version in numbers["chain"][-1]["versions"].items())
-    files = ""
-    if sources := numbers["sources"]:
-        kinds = ", ".join(f"{n:,} {text(kind)}" for kind, n in sources["formats"].items())
-        files = f"<p>The crawl: {human(sources['files'])} files ({kinds}), {human_bytes(sources['bytes'])}, {human(sources['records'])} records.</p>"
-    fold = f"<details><summary>Parameters of every op</summary>{''.join(params)}</details>"
-    return f'{files}{table(heads, rows, "....nnn.")}<p class="note" style="margin-top:12px">{versions}</p>{fold}'
+    heads = ("dataset", "ops", "made from", "rows", "shards", "time", "reproducible", "made at")
+    params, left = [], _PARAMS
+    for op in (op for item in chain for op in item["ops"]):
+        told = text(op["params"], left)
+        params.append(f'<tr><td class="name">{text(op["name"])}</td><td class="wrap"><code>{told}</code></td></tr>')
+        left = max(0, left - len(told))
+    fold = f'<details><summary>Parameters</summary><div class="scroll"><table>{"".join(params)}</table></div></details>'
+    made_by = " · ".join(f"{text(name)} {text(version)}" for name, version in chain[-1]["versions"].items())
+    return f'{_files(numbers)}{table(heads, rows, "...nnn..")}<p class="note after">Made with {made_by}</p>{fold}'
+
+
+def _files(numbers: Numbers) -> str:
+    """What the crawl consists of."""
+    found = numbers["sources"]
+    if not found:
+        return ""
+    kinds = ", ".join(f"{human(n)} {text(kind)}" for kind, n in found["formats"].items())
+    size = f"{human_bytes(found['bytes'])}, {human(found['records'])} records"
+    return f"<p>The crawl: {human(found['files'])} files ({kinds}), {size}.</p>"

@@ -13,9 +13,9 @@ Numbers = Mapping[str, Any]
 _KINDS = {".": "name", "n": "n", "w": "wrap"}
 
 
-def text(value: Any) -> str:
-    """Data as HTML text."""
-    return html.escape(str(value))
+def text(value: Any, limit: int = 400) -> str:
+    """Data as HTML text of at most `limit` characters before escaping."""
+    return html.escape(str(value)[:limit])
 
 
 def panel(title: str, note: str, chart: str) -> str:
@@ -51,5 +51,7 @@ def key(numbers: Numbers, more: str = "") -> str:
 
 def cards(figures: Sequence[tuple[str, str]]) -> str:
     """Figures in a row, each with what it is."""
-    shown = "".join(f'<div class="card"><b>{text(figure)}</b><span>{text(what)}</span></div>' for figure, what in figures)
+    shown = "".join(
+        f'<div class="card"><b>{text(figure)}</b><span>{text(what)}</span></div>' for figure, what in figures
+    )
     return f'<div class="cards">{shown}</div>'

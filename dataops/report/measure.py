@@ -20,10 +20,12 @@ from gristmill.dataops.report.bins import histogram, quantiles, tidy
 from gristmill.dataops.report.chain import Stack, lineup, load_input, rules_of, stacks
 from gristmill.dataops.report.funnel import check, main_run, stages
 from gristmill.dataops.report.packing import packing
-from gristmill.dataops.report.samples import TEXT, URL, duplicates, fetch, likeness, lowest_drops, plain, source
+from gristmill.dataops.report.samples import examples, fetch, lowest_drops, plain, twin_ids
 from gristmill.dataops.report.survey import CHARS, SAMPLE, Gauge, Part, gauges_of, survey
+from gristmill.dataops.report.twins import duplicates, likeness
 
-REASONS = 100  # reasons with samples
+GAUGES = 120  # numbers of a stack that are drawn
+STAGES, STAGE_REASONS = 60, 50  # ops, and reasons of each, in the funnel
 TOP = 20  # hosts, languages
 PARAMS = 2_000  # characters of an op's parameters
 
@@ -43,7 +45,7 @@ def measure(dataset: Dataset, samples_per_reason: int = 5) -> dict[str, Any]:
             continue
         found = [rules_of(item) for item in (stack.base, *stack.views)]
         changed += [name for _, names in found for name in names]
-        gauges = gauges_of(stack, [drawn for drawns, _ in found for drawn in drawns])
+        gauges = gauges_of(stack, [drawn for drawns, _ in found for drawn in drawns])[:GAUGES]
         part = survey(stack, gauges, samples_per_reason)
         surveyed[stack.base.key] = (stack, part)
         measured += _gauges(stack, gauges, part)
@@ -53,14 +55,16 @@ def measure(dataset: Dataset, samples_per_reason: int = 5) -> dict[str, Any]:
     texts = [(stack, part) for stack, part in surveyed.values() if "text" in stack.schema.names]
     part = texts[-1][1] if texts else {}
     groups = duplicates(order)
-    shown = _samples(order, [stack for stack, _ in texts], lowest, ledger_rows, part, groups)
+    stay = part["stay"]["id"].to_list() if part else []
+    ids = {*lowest["id"], *stay, *twin_ids(lowest), *(bytes.fromhex(group["kept"]) for group in groups["biggest"])}
+    seen = fetch([stack for stack, _ in reversed(texts)], ids)
     return {
         "gristmill_report": 1,
         "dataset": _identity(dataset),
         "chain": [_link(item) for item in order],
         "sources": _sources(order),
         "totals": _totals(funnel, dataset),
-        "funnel": funnel,
+        "funnel": [_capped(stage) for stage in funnel[-STAGES:]],
         "accounting": check(order, funnel, ledger_rows),
         "texts": _about(texts[-1][0]) if texts else None,
         "gauges": measured,
@@ -69,9 +73,13 @@ def measure(dataset: Dataset, samples_per_reason: int = 5) -> dict[str, Any]:
         **{name: _names(part.get(name)) for name in ("language", "host")},
         **{name: _months(part.get(name)) for name in ("crawled", "published")},
         "opt_outs": _opt_outs(part),
-        "duplicates": {**groups, "likeness": likeness(order)},
+        "duplicates": {
+            **groups,
+            "biggest": [{**group, "row": seen.get(group["kept"])} for group in groups["biggest"]],
+            "likeness": likeness(order),
+        },
         "packing": next(reversed(packed.values()), None),
-        **shown,
+        **examples(order, lowest, ledger_rows, stay, seen),
     }
 
 
@@ -87,6 +95,11 @@ def _identity(dataset: Dataset) -> dict[str, Any]:
         "at": manifest["made"].get("at"),
         "seconds": tidy(manifest["made"].get("seconds")),
     }
+
+
+def _capped(stage: dict[str, Any]) -> dict[str, Any]:
+    """A stage with its most frequent reasons, and how many there are."""
+    return {**stage, "reasons": stage["reasons"][:STAGE_REASONS], "different_reasons": len(stage["reasons"])}
 
 
 def _about(stack: Stack) -> dict[str, Any]:
@@ -211,19 +224,27 @@ def _both(named: pl.DataFrame) -> dict[str, int]:
 
 
 def _months(found: pl.DataFrame | None) -> dict[str, Any] | None:
-    """Rows by month, or by year where the months are more than 36; the latest 60 of them."""
+    """Rows by month, or by year where they span more than 36 months; the latest 60, those without a row too."""
     if found is None:
         return None
-    dated = found.drop_nulls("value")
-    size = 7 if dated.height <= 36 else 4
-    by = (
-        dated.group_by(pl.col("value").str.slice(0, size)).agg(pl.col("rows").sum(), pl.col("kept").sum()).sort("value")
-    )
+    months = {value: (rows, kept) for value, rows, kept in found.drop_nulls("value").iter_rows()}
+    places = {value: 12 * int(value[:4]) + int(value[5:7]) - 1 for value in months}
+    first, last = min(places.values(), default=0), max(places.values(), default=-1)
+    by_month = last - first < 36
+    size, unit = (7, 1) if by_month else (4, 12)
+    labels = [f"{n // 12:04}-{n % 12 + 1:02}"[:size] for n in range(first // unit * unit, last + 1, unit)]
+    bins = {label: [0, 0] for label in labels[-60:]}
+    earlier = 0
+    for value, amounts in months.items():
+        if (held := bins.get(value[:size])) is None:
+            earlier += amounts[0]
+        else:
+            held[:] = held[0] + amounts[0], held[1] + amounts[1]
     return {
-        "by": "month" if size == 7 else "year",
+        "by": "month" if by_month else "year",
         "without": int(found.filter(pl.col("value").is_null())["rows"].sum()),
-        "earlier": int(by["rows"][:-60].sum()),
-        "bins": [{"label": label, "rows": rows, "kept": kept} for label, rows, kept in by.tail(60).iter_rows()],
+        "earlier": earlier,
+        "bins": [{"label": label, "rows": rows, "kept": kept} for label, (rows, kept) in bins.items()],
     }
 
 
@@ -232,55 +253,3 @@ def _opt_outs(part: Part) -> list[dict[str, Any]]:
     asked = part.get("asked", pl.DataFrame())
     names = [name for name in asked.columns if not name.endswith("|kept")]
     return [{"signal": name, "rows": asked[name][0], "kept": asked[f"{name}|kept"][0]} for name in names]
-
-
-def _samples(
-    order: Sequence[Dataset],
-    texts: Sequence[Stack],
-    lowest: pl.DataFrame,
-    ledger_rows: pl.DataFrame,
-    part: Part,
-    groups: dict[str, Any],
-) -> dict[str, Any]:
-    """Rows to look at by reason, in the order of the chain; fills in the kept rows of the groups of duplicates."""
-    rows = {key: count for *key_, count in ledger_rows.iter_rows() if (key := tuple(key_))}
-    places = {(item.key, op): (n, m) for n, item in enumerate(order) for m, op in enumerate(item.manifest["counts"])}
-    chosen = sorted(rows, key=lambda key: (*places.get(key[:2], (len(order), 0)), -rows[key], key))
-    by_reason = dict(lowest.group_by("dataset", "op", "reason", maintain_order=True))
-    stay = part["stay"]["id"].to_list() if part else []
-    details = lowest.to_dicts()
-    twins = {row["evidence"] for row in details} | {group["kept"] for group in groups["biggest"]}
-    ids = {row["id"] for row in details} | set(stay) | {bytes.fromhex(twin) for twin in twins if _is_id(twin)}
-    seen = fetch(reversed(texts), ids)
-    for group in groups["biggest"]:
-        group["row"] = seen.get(group["kept"])
-    names = {item.key: item.name for item in order}
-    dropped = [
-        {
-            "dataset": names[key[0]],
-            "op": key[1],
-            "reason": key[2],
-            "rows": rows[key],
-            "samples": [_sample(row, seen) for row in by_reason[key].iter_rows(named=True)],
-        }
-        for key in chosen[:REASONS]
-    ]
-    kept = [{"id": row.hex(), "row": seen.get(row.hex())} for row in stay]
-    return {"dropped": dropped, "reasons": len(chosen), "kept": kept}
-
-
-def _sample(drop: dict[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
-    row = seen.get(drop["id"].hex()) or {"url": plain(drop["uri"], URL), "source": source(drop["warc"], drop["offset"])}
-    is_twin = _is_id(drop["evidence"])
-    return {
-        "id": drop["id"].hex(),
-        "value": tidy(drop["value"]),
-        "threshold": tidy(drop["threshold"]),
-        "evidence": plain(drop["evidence"], TEXT),
-        "row": row,
-        "twin": seen.get(drop["evidence"]) if is_twin else None,
-    }
-
-
-def _is_id(evidence: str | None) -> bool:
-    return evidence is not None and len(evidence) == 32 and all(digit in "0123456789abcdef" for digit in evidence)

@@ -1,4 +1,4 @@
-"""The quality report as one HTML file: nothing to install, nothing loaded, no script, readable on a phone and in the dark.
+"""The quality report as one HTML file: nothing is loaded, no script, readable on a phone and in the dark.
 
 The law: the page is inert and small. Text from pages is shown as text, its content-security policy forbids
 everything but the page's own style, and the caps of `measure` and of the samples hold it under 3 MB.
@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.dataops.dataset import Dataset, write_json
-from gristmill.dataops.report import sections
+from gristmill.dataops.report import listing, sections
 from gristmill.dataops.report.charts import funnel_svg
 from gristmill.dataops.report.draw import human, human_bytes, human_time, percent
 from gristmill.dataops.report.funnel import main_run
 from gristmill.dataops.report.measure import measure
-from gristmill.dataops.report.sections import Numbers, cards_of, text
+from gristmill.dataops.report.markup import Numbers, cards, cells, text
 from gristmill.dataops.report.style import PAGE
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_COLUMNS, _REASONS = ".nnnnnnn", 20
 
 
 def write_report(dataset: Dataset, folder: str | os.PathLike[str], samples_per_reason: int = 5) -> tuple[Path, Path]:
@@ -32,7 +33,7 @@ def write_report(dataset: Dataset, folder: str | os.PathLike[str], samples_per_r
     scratch = page.with_name(f"{page.name}.{os.getpid()}.tmp")
     scratch.write_text(render(numbers), encoding="utf-8")
     write_json(data, numbers)
-    os.replace(scratch, page)
+    scratch.replace(page)
     return page, data
 
 
@@ -44,10 +45,10 @@ def render(numbers: Mapping[str, Any]) -> str:
         ("corpus", "Corpus", "What the corpus consists of", sections.corpus(numbers)),
         ("duplicates", "Duplicates", "Duplicates", sections.duplicates(numbers)),
         ("tokens", "Tokens", "Tokens and packing", sections.tokens(numbers)),
-        ("losses", "Losses", "Losses inside rows that stay", sections.losses(numbers)),
-        ("opt-outs", "Opt-outs", "Opt-out signals", sections.opt_outs(numbers)),
-        ("rows", "Rows", "Rows to look at", sections.samples(numbers)),
-        ("making", "Making", "How it was made", sections.making(numbers)),
+        ("losses", "Losses", "Losses inside rows that stay", listing.losses(numbers)),
+        ("opt-outs", "Opt-outs", "Opt-out signals", listing.opt_outs(numbers)),
+        ("rows", "Rows", "Rows to look at", listing.samples(numbers)),
+        ("making", "Making", "How it was made", listing.making(numbers)),
     ]
     shown = [entry for entry in made if entry[3]]
     links = "".join(f'<a href="#{place}">{short}</a>' for place, short, _, _ in shown)
@@ -56,7 +57,8 @@ def render(numbers: Mapping[str, Any]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="referrer" content="no-referrer">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="referrer" content="no-referrer">'
         f"<title>{name}: quality report</title><style>{PAGE}</style></head><body>"
         f"{_head(numbers)}<nav><div>{links}</div></nav><main>{body}</main>"
         f"<footer>Made by gristmill from the manifests, ledgers and rows of {name}. "
@@ -65,45 +67,46 @@ def render(numbers: Mapping[str, Any]) -> str:
 
 
 def _head(numbers: Numbers) -> str:
-    dataset, totals = numbers["dataset"], numbers["totals"]
-    stamp = [f"made {text(dataset['at'])}"] if dataset["at"] else []
+    dataset, totals, packed = numbers["dataset"], numbers["totals"], numbers["packing"]
     spent = sum(item["seconds"] or 0 for item in numbers["chain"])
-    stamp += [f"in {human_time(dataset['seconds'])} ({human_time(spent)} with all it is made of)"]
-    stamp += ["reproducible" if all(item["reproducible"] for item in numbers["chain"]) else "not reproducible"]
-    cards = [
-        (human(totals["in"]), f"{'rows' if totals['unit'] == 'rows' else totals['unit']} went in"),
-        (human(totals["kept"]), f"stay: {percent(totals['kept'], totals['in'])}"),
+    stamp = [
+        f"made {text(dataset['at'] or 'at an unknown time')}",
+        f"{human_time(dataset['seconds'])} of work, {human_time(spent)} with all that it is made of",
+        "reproducible" if all(item["reproducible"] for item in numbers["chain"]) else "not reproducible",
+    ]
+    figures = [
+        (human(totals["in"]), f"{totals['unit']} went in"),
+        (human(totals["kept"]), f"stay, {percent(totals['kept'], totals['in'])}"),
     ]
     if totals["bytes"] is not None:
-        cards.append((human_bytes(totals["bytes"]), f"of text, {human(totals['chars'])} characters"))
+        figures.append((human_bytes(totals["bytes"]), f"of text, {human(totals['chars'])} characters"))
     if totals["tokens"] is not None:
-        cards.append((human(totals["tokens"]), "tokens"))
+        figures.append((human(totals["tokens"]), "tokens"))
     if numbers["duplicates"]["groups"]:
-        cards.append((human(numbers["duplicates"]["rows"]), "duplicates removed"))
-    if (packed := numbers["packing"]) and packed["sequences"]:
-        cards.append((percent(packed["padding"], packed["padding"] + packed["tokens"]), "padding in the sequences"))
+        figures.append((human(numbers["duplicates"]["rows"]), "duplicates removed"))
+    if packed and packed["sequences"]:
+        figures.append((percent(packed["padding"], packed["padding"] + packed["tokens"]), "padding in the sequences"))
     return (
         f'<header class="top"><p class="eyebrow">gristmill quality report</p><h1>{text(dataset["name"])}</h1>'
         f'<p class="lead">{_summary(numbers)}</p>'
         f'<p class="meta">key <code>{text(dataset["key"])}</code><br>digest <code>{text(dataset["digest"])}</code><br>'
-        f"{' · '.join(stamp)}</p>{cards_of(cards)}{_notices(numbers)}</header>"
+        f"{' · '.join(stamp)}</p>{cards(figures)}{_notices(numbers)}</header>"
     )
 
 
 def _summary(numbers: Numbers) -> str:
     """The funnel in two sentences."""
-    run = main_run(numbers["funnel"])
-    totals = numbers["totals"]
+    run, totals = main_run(numbers["funnel"]), numbers["totals"]
     if not run:
         return f"{human(totals['kept'])} {text(totals['unit'])}."
     told = f"Of {human(totals['in'])} rows, {human(totals['kept'])} stay ({percent(totals['kept'], totals['in'])})."
-    worst = max(
-        ((entry["rows"], entry["reason"], stage["op"]) for stage in run for entry in stage["reasons"]), default=None
-    )
-    if worst is None:
+    reasons = [(entry["rows"], entry["reason"], stage["op"]) for stage in run for entry in stage["reasons"]]
+    if not reasons:
         return f"{told} Nothing was dropped."
-    share = percent(worst[0], totals["in"] - totals["kept"])
-    return f"{told} The most frequent reason for dropping one was {text(worst[1])} ({text(worst[2])}): {human(worst[0])} rows, {share} of the dropped."
+    rows, reason, op = max(reasons)
+    share = percent(rows, totals["in"] - totals["kept"])
+    why = f"{text(reason)} ({text(op)}): {human(rows)} rows, {share} of the dropped."
+    return f"{told} The most frequent reason to drop one was {why}"
 
 
 def _notices(numbers: Numbers) -> str:
@@ -114,41 +117,41 @@ def _notices(numbers: Numbers) -> str:
     asked = next((row for row in numbers["opt_outs"] if row["signal"] == "any"), None)
     if asked and asked["kept"]:
         found.append(
-            f"{human(asked['kept'])} rows that stay carry an opt-out signal of their publisher, of {human(asked['rows'])} at first."
+            f"{human(asked['kept'])} of the rows that stay carry an opt-out signal of their publisher "
+            f"({human(asked['rows'])} did before filtering)."
         )
     if numbers["rules_not_drawn"]:
         names = ", ".join(map(text, numbers["rules_not_drawn"]))
-        found.append(
-            f"Thresholds of these ops are not drawn, because their versions differ from the installed ones: {names}"
-        )
+        found.append(f"Thresholds are not drawn for ops of which another version is installed: {names}.")
     if not all(item["reproducible"] for item in numbers["chain"]):
-        found.append(
-            "A step of the chain cannot be reproduced bit for bit; the manifests name its versions and device."
-        )
+        found.append("A step of the chain cannot be reproduced bit for bit; its manifest names versions and device.")
     if not numbers["totals"]["kept"]:
         found.append("No row stays.")
     items = [f"<li>{notice}</li>" for notice in found]
     if not checked["problems"]:
-        items.append(
-            f'<li class="good">Every row is accounted for: {human(checked["ops"])} ops, '
-            f"{human(checked['ledger_rows'])} dropped rows in the ledgers, each with a reason.</li>"
-        )
+        counted = f"{human(checked['ops'])} ops, {human(checked['ledger_rows'])} dropped rows in the ledgers"
+        items.append(f'<li class="good">Every row is accounted for: {counted}, each with a reason.</li>')
     return f'<ul class="notices">{"".join(items)}</ul>'
 
 
 def _funnel(numbers: Numbers) -> str:
     """The picture at two widths, and the table."""
-    others = [stage for stage in numbers["funnel"] if stage not in main_run(numbers["funnel"])]
-    told = "".join(f'<p class="note">{_other(stage)}</p>' for stage in others)
-    key = (
-        '<p class="note"><span class="key"><i class="k1"></i>kept</span>'
-        '<span class="key"><i class="kd"></i>dropped, by reason</span></p>'
+    if not numbers["funnel"]:
+        return ""
+    run = main_run(numbers["funnel"])
+    told = " ".join(_other(stage) for stage in numbers["funnel"] if stage not in run)
+    colours = (
+        '<span class="key"><i class="k1"></i>kept</span><span class="key"><i class="kd"></i>dropped, by reason</span>'
     )
-    pictures = f'<div class="panel"><div class="wide">{funnel_svg(numbers)}</div><div class="narrow">{funnel_svg(numbers, 350)}</div></div>'
-    return f"{key}{pictures}{told}{_funnel_table(numbers)}"
+    wide, narrow = funnel_svg(numbers), funnel_svg(numbers, 350)
+    return (
+        f'<p class="note">{colours}</p><div class="panel"><div class="wide">{wide}</div>'
+        f'<div class="narrow">{narrow}</div></div><p class="note after">{told}</p>{_funnel_table(numbers)}'
+    )
 
 
 def _other(stage: Numbers) -> str:
+    """A stage that is not in the picture, because its rows are others."""
     if stage["reshapes"]:
         return f"<b>{text(stage['op'])}</b> makes {human(stage['kept'])} sequences of {human(stage['in'])} documents."
     return (
@@ -157,43 +160,28 @@ def _other(stage: Numbers) -> str:
 
 
 def _funnel_table(numbers: Numbers) -> str:
-    """All ops with all reasons, in rows, characters, bytes and tokens."""
+    """All ops and reasons, in rows, characters, bytes and tokens."""
     rows = []
     for stage in numbers["funnel"]:
-        reasons = stage["reasons"][:30]
-        cells = [
-            human(stage["in"]),
-            human(stage["kept"]),
-            human(stage["dropped"]),
-            percent(stage["dropped"], stage["in"]),
-        ]
-        cells += [human(stage["chars"]["kept"]), human_bytes(stage["bytes"]["kept"]), human(stage["tokens"]["kept"])]
         name = f'{text(stage["op"])} <span class="note">{text(stage["dataset"])}</span>'
-        rows.append(_line("op", name, cells))
-        for entry in reasons:
-            gone = ["", "", human(entry["rows"]), percent(entry["rows"], stage["in"])]
-            gone += [f"−{human(entry['chars'])}" if entry["chars"] is not None else "–"]
-            gone += [f"−{human_bytes(entry['bytes'])}" if entry["bytes"] is not None else "–"]
-            gone += [f"−{human(entry['tokens'])}" if entry["tokens"] is not None else "–"]
-            rows.append(_line("sub", text(entry["reason"]), gone))
-        if len(stage["reasons"]) > len(reasons):
-            rest = stage["reasons"][len(reasons) :]
-            gone = ["", "", human(sum(entry["rows"] for entry in rest)), "", "", "", ""]
-            rows.append(_line("sub", f"{len(rest)} rarer reasons", gone))
+        counts = [human(stage[column]) for column in ("in", "kept", "dropped")]
+        amounts = [human(stage["chars"]["kept"]), human_bytes(stage["bytes"]["kept"]), human(stage["tokens"]["kept"])]
+        line = [name, *counts, percent(stage["dropped"], stage["in"]), *amounts]
+        rows.append(f'<tr class="op">{cells(line, _COLUMNS)}</tr>')
+        for entry in stage["reasons"][:_REASONS]:
+            gone = [human(entry["chars"]), human_bytes(entry["bytes"]), human(entry["tokens"])]
+            gone = [amount if amount == "–" else f"−{amount}" for amount in gone]
+            line = [text(entry["reason"]), "", "", human(entry["rows"]), percent(entry["rows"], stage["in"]), *gone]
+            rows.append(f'<tr class="sub">{cells(line, _COLUMNS)}</tr>')
+        if rest := stage["different_reasons"] - len(stage["reasons"][:_REASONS]):
+            left = stage["dropped"] - sum(entry["rows"] for entry in stage["reasons"][:_REASONS])
+            line = [f"{rest} rarer reasons", "", "", human(left), percent(left, stage["in"]), "", "", ""]
+            rows.append(f'<tr class="sub">{cells(line, _COLUMNS)}</tr>')
     heads = ("op and reason", "rows in", "kept", "dropped", "share", "characters", "bytes of text", "tokens")
     head = "".join(f'<th class="{"n" if i else "name"}">{name}</th>' for i, name in enumerate(heads))
-    note = (
-        '<p class="note" style="margin-top:10px">Characters, bytes and tokens are those of rows kept, and with a minus those of rows '
-        "dropped. A dash: not known, because no text was stored at that point or no tokenizer had seen it.</p>"
-    )
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>{note}'
-    )
-
-
-def _line(cls: str, name: str, cells: list[str]) -> str:
-    return (
-        f'<tr class="{cls}"><td class="name">{name}</td>'
-        + "".join(f'<td class="n">{cell}</td>' for cell in cells)
-        + "</tr>"
+        "<details><summary>The same as a table, with characters, bytes and tokens</summary>"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        '<p class="note after">Characters, bytes and tokens are those of the rows kept and, with a minus, of the rows '
+        "dropped. A dash: not known, because no text was stored yet or no tokenizer had seen it.</p></details>"
     )

@@ -1,4 +1,4 @@
-"""Rows to look at: some of what was dropped for each reason, some of what stays, and the groups of duplicates.
+"""Rows to look at: some of what was dropped for each reason, and some of what stays.
 
 The rows with the lowest ids are shown, which is a fair choice because ids are hashes, and the same choice every time.
 Their texts are fetched last, so a report holds a few hundred texts however large the corpus. Every string is cut, and
@@ -8,21 +8,20 @@ characters that would hide or turn text around (controls, bidirectional override
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from gristmill.dataops.dataset import Dataset
-from gristmill.dataops.report.bins import histogram, quantiles, tidy
+from gristmill.dataops.report.bins import tidy
 from gristmill.dataops.report.chain import Stack, all_drops, read_batches, shard_fates
 
 TEXT, TITLE, URL = 300, 120, 200  # characters shown
-_PAIRS = 4_000_000  # duplicates grouped at a time: 32 hex digits each
+REASONS = 100  # reasons with samples
 _SHOWN_AT = ("id", "title", "uri", "text", "language", "warc", "offset")
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
-_TWIN = r"^[0-9a-f]{32}$"
+_TWIN = re.compile(r"[0-9a-f]{32}")
 _DETAILS = ["id", "op", "reason", "value", "threshold", "evidence", "uri", "warc", "offset"]
 
 
@@ -57,87 +56,6 @@ def lowest_drops(order: Sequence[Dataset], each: int) -> tuple[pl.DataFrame, pl.
         return pl.DataFrame(schema=names), pl.DataFrame(schema={**dict.fromkeys(key, pl.String), "rows": pl.Int64})
     lowest = pl.concat(held).sort("id").group_by(key, maintain_order=True).head(each)
     return lowest, pl.concat(counted).group_by(key).agg(pl.col("rows").sum()).sort(key)
-
-
-def duplicates(order: Sequence[Dataset], biggest: int = 10) -> dict[str, Any]:
-    """Groups of rows that were dropped for the same kept row: sizes (with the kept row), reasons and likeness.
-
-    A drop is a duplicate where its evidence is the id of another row. Sizes are exact; they are grouped in runs of a
-    part of the ids each, so that memory does not grow with the duplicates.
-    """
-    pairs = [dataset for dataset in order if _has_twins(dataset)]
-    rows = sum(sum(tally["dropped"] for tally in dataset.manifest["counts"].values()) for dataset in pairs)
-    runs = 1 + rows // _PAIRS
-    sizes: list[pl.DataFrame] = []
-    groups: list[pl.DataFrame] = []
-    for run in range(runs):
-        members = [
-            drops.filter(pl.col("evidence").str.contains(_TWIN))
-            .filter((pl.col("evidence").str.slice(0, 8).str.to_integer(base=16) % runs) == run)
-            .group_by("evidence", "reason")
-            .len()
-            for _, drops in all_drops(pairs, ["reason", "evidence"])
-        ]
-        if not members:
-            continue
-        by_reason = pl.concat(members).group_by("evidence", "reason").agg(pl.col("len").sum().cast(pl.Int64))
-        whole = by_reason.group_by("evidence").agg(size=1 + pl.col("len").sum())
-        sizes.append(whole.group_by("size").len())
-        top = whole.sort("size", "evidence", descending=[True, False]).head(biggest)
-        groups.append(top.join(by_reason, on="evidence").sort("reason"))
-    if not groups:
-        return {"rows": 0, "groups": 0, "sizes": [], "biggest": []}
-    counted = pl.concat(sizes).group_by("size").agg(pl.col("len").sum()).sort("size")
-    found = pl.concat(groups).group_by("evidence", "size", maintain_order=True).agg("reason", "len")
-    found = found.sort("size", "evidence", descending=[True, False]).head(biggest)
-    return {
-        "rows": int(((counted["size"] - 1) * counted["len"]).sum()),
-        "groups": int(counted["len"].sum()),
-        "sizes": _size_bins(counted),
-        "biggest": [
-            {"kept": twin, "size": size, "reasons": dict(zip(reasons, rows, strict=True))}
-            for twin, size, reasons, rows in found.select("evidence", "size", "reason", "len").iter_rows()
-        ],
-    }
-
-
-def likeness(order: Sequence[Dataset], sample: int = 100_000) -> dict[str, Any] | None:
-    """How alike removed duplicates were to the row that stayed, where an op measured it: value and threshold."""
-    held: list[pl.DataFrame] = []
-    for _, drops in all_drops(
-        [dataset for dataset in order if _has_twins(dataset)], ["id", "value", "threshold", "evidence"]
-    ):
-        pairs = drops.filter(pl.col("evidence").str.contains(_TWIN) & pl.col("value").is_not_null())
-        held.append(pairs.drop("evidence"))
-        if len(held) > 64:
-            held = [pl.concat(held).sort("id").head(sample)]
-    if not held or not (found := pl.concat(held).sort("id").head(sample)).height:
-        return None
-    values = found["value"].to_numpy()
-    thresholds = sorted(set(found["threshold"].drop_nulls().to_list()))[:4]
-    return {
-        "sampled": found.height,
-        "thresholds": [tidy(threshold) for threshold in thresholds],
-        "quantiles": quantiles(values),
-        **histogram(values, np.zeros(len(values), dtype=bool), thresholds),
-    }
-
-
-def _has_twins(dataset: Dataset) -> bool:
-    """Only ops that compare rows name other rows, and they make views."""
-    return dataset.kind == "view" and any(tally["dropped"] for tally in dataset.manifest["counts"].values())
-
-
-def _size_bins(counted: pl.DataFrame) -> list[dict[str, Any]]:
-    bounds = [(2, 2), (3, 3), (4, 5), (6, 10), (11, 30), (31, 100), (101, 1000), (1001, None)]
-    bins = []
-    for low, high in bounds:
-        inside = counted.filter(pl.col("size").is_between(low, high or 1 << 62))
-        label = str(low) if low == high else f"{low:,}+" if high is None else f"{low}–{high:,}"
-        bins.append({"label": label, "groups": int(inside["len"].sum())})
-    while bins and not bins[-1]["groups"]:
-        bins.pop()
-    return bins
 
 
 def fetch(found_in: Iterable[Stack], ids: set[bytes]) -> dict[str, dict[str, Any]]:
@@ -186,3 +104,51 @@ def _shown(batch: Any) -> list[dict[str, Any]]:
         }
         for row in shown
     ]
+
+
+def examples(
+    order: Sequence[Dataset],
+    lowest: pl.DataFrame,
+    ledger_rows: pl.DataFrame,
+    stay: Sequence[bytes],
+    seen: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Samples by reason in the order of the chain, how many reasons there are, and samples of what stays.
+
+    `lowest` and `ledger_rows` are those of `lowest_drops`; `seen` has the rows of their ids, twins and `stay`.
+    """
+    rows = {(key, op, reason): count for key, op, reason, count in ledger_rows.iter_rows()}
+    places = {(item.key, op): (n, m) for n, item in enumerate(order) for m, op in enumerate(item.manifest["counts"])}
+    chosen = sorted(rows, key=lambda key: (*places[key[:2]], -rows[key], key))
+    by_reason = dict(lowest.group_by("dataset", "op", "reason", maintain_order=True))
+    names = {item.key: item.name for item in order}
+    dropped = [
+        {
+            "dataset": names[key[0]],
+            "op": key[1],
+            "reason": key[2],
+            "rows": rows[key],
+            "samples": [_sample(row, seen) for row in by_reason[key].iter_rows(named=True)],
+        }
+        for key in chosen[:REASONS]
+    ]
+    kept = [{"id": row.hex(), "row": seen.get(row.hex())} for row in stay]
+    return {"dropped": dropped, "reasons": len(chosen), "kept": kept}
+
+
+def twin_ids(lowest: pl.DataFrame) -> set[bytes]:
+    """The rows that sampled drops name as the reason for going."""
+    return {bytes.fromhex(value) for value in lowest["evidence"].drop_nulls() if _TWIN.fullmatch(value)}
+
+
+def _sample(drop: dict[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+    """A dropped row as it is shown; of one that was never stored, what the ledger has."""
+    row = seen.get(drop["id"].hex()) or {"url": plain(drop["uri"], URL), "source": source(drop["warc"], drop["offset"])}
+    return {
+        "id": drop["id"].hex(),
+        "value": tidy(drop["value"]),
+        "threshold": tidy(drop["threshold"]),
+        "evidence": plain(drop["evidence"], TEXT),
+        "row": row,
+        "twin": seen.get(drop["evidence"]),
+    }

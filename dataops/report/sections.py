@@ -22,7 +22,9 @@ def signals(numbers: Numbers) -> str:
         return ""
     sampled, of = max(gauge["sampled"] for gauge in gauges), max(gauge["rows"] for gauge in gauges)
     drawn = f"all {human(of)} rows" if sampled >= of else f"a uniform sample of {human(sampled)} of {human(of)} rows"
-    out = f'<p class="note">Drawn from {drawn}. Bar heights are square roots of counts, so that rare values can be seen.'
+    out = (
+        f'<p class="note">Drawn from {drawn}. Bar heights are square roots of counts, so that rare values can be seen.'
+    )
     if ruled:
         out += (
             " The shares beyond a threshold are counted on every row. A row is dropped by the first rule that it fails, "
@@ -78,7 +80,12 @@ def _names(numbers: Numbers, name: str, title: str, most: int) -> str:
     more = found["others"]["rows"] + sum(row["rows"] for row in found["top"][most:])
     total = sum(row["rows"] for row in shown) + more + found["without"]["rows"]
     bars = [
-        (row["name"], row["rows"], row["kept"], f"{human(row['rows'])} ({percent(row['rows'], total)}), {human(row['kept'])} stay")
+        (
+            row["name"],
+            row["rows"],
+            row["kept"],
+            f"{human(row['rows'])} ({percent(row['rows'], total)}), {human(row['kept'])} stay",
+        )
         for row in shown
     ]
     count = human(found["different"]) if found["exact"] else f"more than {human(found['different'])}"
@@ -123,7 +130,8 @@ def duplicates(numbers: Numbers) -> str:
     parts = [panel("Groups by number of rows", note, columns_svg(sizes, "Groups by number of rows", 420))]
     if like := found["likeness"]:
         rules = [{"threshold": threshold, "side": "from"} for threshold in like["thresholds"]]
-        note = f"Of {human(like['sampled'])} dropped rows to the row that stayed; median {human(like['quantiles']['p50'])}."
+        middle = human(like["quantiles"]["p50"])
+        note = f"Of {human(like['sampled'])} dropped rows to the row that stayed; median {middle}."
         parts.append(panel("Similarity", note, histogram_svg(like, rules, "Similarity to the row that stayed", 420)))
     rows = []
     for group in found["biggest"]:

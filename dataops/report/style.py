@@ -13,7 +13,7 @@ _DARK = (
     "--ground:#131518;--card:#1b1e22;--ink:#e9e7e2;--soft:#a2a7b0;--line:#2e3238;--bar:#454b52;--kept:#46bda8;"
     "--drop:#e5825c;--drop2:#b9623f;--out:#e5825c24;--warn:#f0c674;--warnbg:#33291a;--good:#46bda8;--code:#24282d"
 )
-_SANS = 'ui-sans-serif,system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans","Liberation Sans",Arial,sans-serif'
+_SANS = 'ui-sans-serif,system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans",Arial,sans-serif'
 _MONO = 'ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono","DejaVu Sans Mono",monospace'
 _CHART = (
     "text{fill:var(--ink)}.tk{fill:var(--soft)}.nm{font-weight:550}.hd{font-weight:650}.tl{fill:var(--drop);"
@@ -46,6 +46,8 @@ h4{{font-size:.92rem;margin:22px 0 8px;font-weight:620}}
 p{{margin:0 0 12px;max-width:74ch}}
 .lead{{font-size:1.1rem;line-height:1.5;margin:0 0 18px}}
 .note,.meta{{color:var(--soft);font-size:.88rem}}
+p.note{{max-width:100ch}}
+.after{{margin:10px 0 0}}
 .meta{{line-height:1.7}}
 code,.mono{{font-family:{_MONO};font-size:.88em;overflow-wrap:anywhere}}
 nav{{position:sticky;top:0;z-index:2;background:var(--ground);border-bottom:1px solid var(--line);margin-top:26px}}
@@ -61,6 +63,8 @@ section{{padding:40px 0 0}}
 .grid{{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,318px),1fr));gap:14px;margin-top:14px}}
 .grid .panel{{margin:0;min-width:0}}
 .grid.two{{grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}}
+.flow{{columns:420px;column-gap:14px;margin-top:14px}}
+.flow .panel{{break-inside:avoid;margin:0 0 14px}}
 svg{{display:block;width:100%;height:auto;font-family:{_SANS}}}
 .panel svg{{margin-top:10px}}
 .wide{{display:block}}.narrow{{display:none}}
@@ -71,11 +75,13 @@ tr:last-child td{{border-bottom:0}}
 th{{color:var(--soft);font-weight:550;font-size:.82rem;white-space:nowrap}}
 td.n,th.n{{text-align:right;white-space:nowrap}}
 td.name{{white-space:nowrap}}
-tr.sub td{{color:var(--soft);border-bottom-color:transparent;padding-top:1px;padding-bottom:3px}}
-tr.sub td:first-child{{padding-left:30px}}
-tr.op td{{padding-top:10px}}
+td.wrap{{min-width:220px;overflow-wrap:anywhere}}
+tr.op td,tr.sub td{{border-bottom:0}}
+tr.op td{{border-top:1px solid var(--line)}}
 tr.op td:first-child{{font-weight:600}}
-tr.shut td{{border-bottom-color:var(--line);padding-bottom:9px}}
+tr.sub td{{color:var(--soft);padding-top:0;padding-bottom:3px}}
+tr.sub td:first-child{{padding-left:30px}}
+tr.sub:has(+tr.op) td,tr.sub:last-child td{{padding-bottom:10px}}
 details{{margin-top:14px}}
 summary{{cursor:pointer;font-weight:570;padding:6px 0}}
 summary .note{{font-weight:400}}

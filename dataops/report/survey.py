@@ -28,9 +28,9 @@ _PLACES = {"offset", "length"}  # numbers that say where a page lies, not what i
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/?#:\\]+)"
 #: Pages that ask not to be used: (column, pattern). TDMRep reserves with "1", AIPREF's Content-Usage with "=n".
 OPT_OUTS: dict[str, tuple[str, str]] = {
-    "robots meta tag: noindex": ("robots_meta", r"(?i)\b(noindex|none)\b"),
+    "robots meta tag: noindex": ("robots_meta", r"(?i)\bnoindex\b|(^|,)\s*none\s*(,|$)"),
     "robots meta tag: noai": ("robots_meta", r"(?i)\b(noai|noimageai)\b"),
-    "X-Robots-Tag: noindex": ("robots_header", r"(?i)\b(noindex|none)\b"),
+    "X-Robots-Tag: noindex": ("robots_header", r"(?i)\bnoindex\b|(^|,)\s*none\s*(,|$)"),
     "X-Robots-Tag: noai": ("robots_header", r"(?i)\b(noai|noimageai)\b"),
     "TDM reservation": ("tdm_reservation", r"^\s*1\s*$"),
     "Content-Usage: no AI": ("content_usage", r"(?i)\b((train-)?(gen)?ai)\s*=\s*n\b"),
@@ -54,7 +54,7 @@ def gauges_of(stack: Stack, rules: Sequence[Drawn]) -> list[Gauge]:
     held: dict[str, list[Drawn]] = {}
     for drawn in rules:
         if _roots(drawn) <= columns:
-            held.setdefault(_spelled(drawn.rule.measured()), []).append(drawn)
+            held.setdefault(_spelled(drawn), []).append(drawn)
     found = [Gauge(label, group[0].rule.measured(), tuple(group)) for label, group in held.items()]
     for field in stack.schema:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_boolean(field.type)
@@ -89,15 +89,16 @@ def _roots(drawn: Drawn) -> set[str]:
     return {*drawn.rule.fails().meta.root_names(), *drawn.rule.measured().meta.root_names()}
 
 
-def _spelled(value: pl.Expr) -> str:
-    """An expression as a reader would write it: names and signs."""
-    text = re.sub(r'col\("([^"]*)"\)', r"\1", str(value))
+def _spelled(drawn: Drawn) -> str:
+    """A rule's expression as a reader would write it; the rule's reason where it is more than arithmetic."""
+    text = re.sub(r'col\("([^"]*)"\)', r"\1", str(drawn.rule.measured()))
     text = re.sub(r"\.(strict_)?cast\(\w+\)", "", text)
-    text = re.sub(r"dyn (int|float): ", "", text)
-    while (shorter := re.sub(r"[\[(]([\w.]+)[\])]", r"\1", text)) != text:
+    text = re.sub(r"dyn (int|float): ", "", text).replace("[", "(").replace("]", ")")
+    while (shorter := re.sub(r"\(([\w.]+|\([^()]*\))\)", r"\1", text)) != text:
         text = shorter
-    whole = re.fullmatch(r"\[([^\[\]]*)\]", text)
-    return whole.group(1) if whole else text
+    if not re.fullmatch(r"[\w\s.()+*/%-]+", text) or re.search(r"\w\(", text):
+        return drawn.reason
+    return text[1:-1] if re.fullmatch(r"\([^()]*(\([^()]*\)[^()]*)*\)", text) else text
 
 
 def _columns(stack: Stack, gauges: Sequence[Gauge]) -> list[str]:

@@ -104,8 +104,7 @@ def tokenize(texts: pl.Series) -> Tokens:
     codes, doc_start = code_points(texts)
     table = characters()
     flags, shadow = table.flags[codes], table.shadow[codes]
-    joined = _joined(codes, flags, shadow)
-    start, end = _runs((flags & SPACE) == 0, joined)
+    start, end = _runs((flags & SPACE) == 0, _joined(codes, flags, shadow))
     kinds = np.bitwise_or.reduceat(flags, start) if len(start) else np.empty(0, np.uint16)
     line_start, line_end = _lines(flags, shadow, doc_start)
     return Tokens(
@@ -146,8 +145,7 @@ def fold_words(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
         kept = np.flatnonzero(keep)  # indices are faster than the mask itself
         folded, flags = folded[kept], flags[kept]
         word = folded != SEPARATOR
-        joined = _continues(flags, word)
-        start, end = _runs(word, joined)
+        start, end = _runs(word, _continues(flags, word))
         prefix = _prefix_sums(folded)
         hashes.append(mix64((prefix[end] - prefix[start]) * power_tables(len(folded))[1][start]))
         counts.append(np.diff(np.searchsorted(start, doc_start)))
@@ -209,8 +207,7 @@ def _runs(inside: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _continues(flags: np.ndarray, word: np.ndarray) -> np.ndarray:
     """bool[n]: a word character after a word character, neither of them a word of its own."""
     joined = np.zeros(len(flags), dtype=bool)
-    single = (flags & SINGLE) != 0
-    mark = (flags & MARK) != 0
+    single, mark = (flags & SINGLE) != 0, (flags & MARK) != 0
     joined[1:] = word[1:] & word[:-1] & (mark[1:] | ~(single[1:] | single[:-1]))
     return joined
 
@@ -230,14 +227,10 @@ def _joined(codes: np.ndarray, flags: np.ndarray, shadow: np.ndarray) -> np.ndar
 
 
 def _links(codes: np.ndarray, flags: np.ndarray, shadow: np.ndarray, word: np.ndarray) -> np.ndarray:
-    """Positions of the symbols that belong to the word characters beside them, ascending.
-
-    Position -1, before the first code point, is the newline after the last document: as good as any other.
-    """
+    """Positions of the symbols that belong to the word characters beside them, ascending."""
+    # Position -1, before the first code point, is the newline after the last document: as good as any other.
     symbol = ~word & ((flags & SPACE) == 0)
-    follows = np.zeros(len(symbol), dtype=bool)
-    follows[1:] = symbol[1:] & symbol[:-1]
-    start, end = _runs(symbol, follows)
+    start, end = _runs(symbol, symbol & np.concatenate([[False], symbol[:-1]]))
     touching = np.flatnonzero(word[start - 1] | word[end])
     start, end = start[touching], end[touching]
     length, first = end - start, codes[start]

@@ -1,0 +1,98 @@
+"""Groups of duplicates: rows that were dropped because they repeat a row that stayed.
+
+A drop is a duplicate where its evidence is the id of another row, as the ledgers of deduplication have it. Sizes are
+exact. Groups are counted in runs over a part of the ids each, so that memory does not grow with the duplicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from gristmill.dataops.dataset import Dataset
+from gristmill.dataops.report.bins import histogram, quantiles, tidy
+from gristmill.dataops.report.chain import all_drops
+
+_PAIRS = 4_000_000  # dropped rows to a run: 32 hex digits each
+_TWIN = pl.col("evidence").str.contains(r"^[0-9a-f]{32}$")
+_FOLD = 64  # ledgers between two folds
+
+
+def duplicates(order: Sequence[Dataset], biggest: int = 10) -> dict[str, Any]:
+    """Duplicate rows, groups by size (with the row that stayed), and the biggest groups with their reasons."""
+    pairs = [dataset for dataset in order if _has_twins(dataset)]
+    rows = sum(sum(tally["dropped"] for tally in dataset.manifest["counts"].values()) for dataset in pairs)
+    runs = 1 + rows // _PAIRS
+    sizes: list[pl.DataFrame] = []
+    groups: list[pl.DataFrame] = []
+    for run in range(runs):
+        members = [
+            drops.filter(_TWIN)
+            .filter((pl.col("evidence").str.slice(0, 8).str.to_integer(base=16) % runs) == run)
+            .group_by("evidence", "reason")
+            .len()
+            for _, drops in all_drops(pairs, ["reason", "evidence"])
+        ]
+        if not members:
+            continue
+        by_reason = pl.concat(members).group_by("evidence", "reason").agg(pl.col("len").sum().cast(pl.Int64))
+        whole = by_reason.group_by("evidence").agg(size=1 + pl.col("len").sum())
+        sizes.append(whole.group_by("size").len())
+        top = whole.sort("size", "evidence", descending=[True, False]).head(biggest)
+        groups.append(top.join(by_reason, on="evidence").sort("reason"))
+    if not groups:
+        return {"rows": 0, "groups": 0, "sizes": [], "biggest": []}
+    counted = pl.concat(sizes).group_by("size").agg(pl.col("len").sum()).sort("size")
+    found = pl.concat(groups).group_by("evidence", "size", maintain_order=True).agg("reason", "len")
+    found = found.sort("size", "evidence", descending=[True, False]).head(biggest)
+    return {
+        "rows": int(((counted["size"] - 1) * counted["len"]).sum()),
+        "groups": int(counted["len"].sum()),
+        "sizes": _size_bins(counted),
+        "biggest": [
+            {"kept": twin, "size": size, "reasons": dict(zip(reasons, rows, strict=True))}
+            for twin, size, reasons, rows in found.select("evidence", "size", "reason", "len").iter_rows()
+        ],
+    }
+
+
+def likeness(order: Sequence[Dataset], sample: int = 100_000) -> dict[str, Any] | None:
+    """How alike removed duplicates were to the row that stayed, where an op measured it: value and threshold."""
+    held: list[pl.DataFrame] = []
+    for _, drops in all_drops(
+        [dataset for dataset in order if _has_twins(dataset)], ["id", "value", "threshold", "evidence"]
+    ):
+        pairs = drops.filter(_TWIN & pl.col("value").is_not_null())
+        held.append(pairs.drop("evidence"))
+        if len(held) > _FOLD:
+            held = [pl.concat(held).sort("id").head(sample)]
+    if not held or not (found := pl.concat(held).sort("id").head(sample)).height:
+        return None
+    values = found["value"].to_numpy()
+    thresholds = sorted(set(found["threshold"].drop_nulls().to_list()))[:4]
+    return {
+        "sampled": found.height,
+        "thresholds": [tidy(threshold) for threshold in thresholds],
+        "quantiles": quantiles(values),
+        **histogram(values, np.zeros(len(values), dtype=bool), thresholds),
+    }
+
+
+def _has_twins(dataset: Dataset) -> bool:
+    """Only ops that compare rows name other rows, and they make views."""
+    return dataset.kind == "view" and any(tally["dropped"] for tally in dataset.manifest["counts"].values())
+
+
+def _size_bins(counted: pl.DataFrame) -> list[dict[str, Any]]:
+    bounds = [(2, 2), (3, 3), (4, 5), (6, 10), (11, 30), (31, 100), (101, 1000), (1001, None)]
+    bins = []
+    for low, high in bounds:
+        inside = counted.filter(pl.col("size").is_between(low, high or 1 << 62))
+        label = str(low) if low == high else f"{low:,}+" if high is None else f"{low}–{high:,}"
+        bins.append({"label": label, "groups": int(inside["len"].sum())})
+    while bins and not bins[-1]["groups"]:
+        bins.pop()
+    return bins

@@ -1,0 +1,101 @@
+"""The README says what is there: its commands run, its tree is the tree, its picture is the project's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from gristmill.flows.cli import parser
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip() and not line.startswith("#")]
+BIN = Path(sys.executable).parent
+
+
+def test_every_command_of_the_readme_is_known_here():
+    assert {line.split()[0] for line in COMMANDS} <= {"make", "gristmill"}
+    assert {line.split()[1] for line in COMMANDS if line.startswith("gristmill")} == set(_names())
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {line.split()[1] for line in COMMANDS if line.startswith("make")} <= targets
+    # `make test` runs this very test and `make setup` came before it; what `make demo` runs is run below.
+    shown = subprocess.run(["make", "-n", "demo", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "gristmill demo --root demo" in shown and "-m tests.bench" in shown
+
+
+def test_every_gristmill_command_of_the_readme_runs(tmp_path):
+    """In order, in one folder, as a reader would type them; the demo with a few seconds of training."""
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    env_root = tmp_path / "demo"
+    for line in COMMANDS:
+        if not line.startswith("gristmill"):
+            continue
+        words = shlex.split(line)
+        if words[1] == "demo":
+            words += ["--train-seconds", "8"]
+        if words[1] == "run":
+            words[words.index("--crawl") + 1] = str(env_root / "sample.warc.gz")
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        if words[1] == "demo":
+            _the_demo_delivers(done.stdout, tmp_path)
+
+
+def _the_demo_delivers(out: str, folder: Path) -> None:
+    first, last = map(float, re.search(r"loss ([\d.]+) -> ([\d.]+)", out).groups())  # type: ignore[union-attr]
+    assert last < first - 0.3
+    assert (folder / re.search(r"Quality report: (\S+)", out).group(1)).is_file()  # type: ignore[union-attr]
+    suggested = re.findall(r"^  (gristmill .*)$", out, re.M)
+    assert len(suggested) == 3
+    for line in suggested:
+        environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+        subprocess.run(shlex.split(line), cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_tree_has_a_line_for_every_file():
+    tree = re.search(r"```\n(pyproject\.toml.*?)```", README, re.S)
+    assert tree is not None
+    listed = {word for word in re.findall(r"[\w/.-]+\.(?:py|toml|txt|svg)|Makefile", tree.group(1))}
+    for folder in ("dataops", "verifiers", "training", "flows"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert path.name in listed, f"README's tree does not name {path.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("name", [name for name in re.findall(r"\]\((docs/[^)]+)\)", README)] or ["none"])
+def test_pictures_are_there_and_are_svg(name):
+    assert ElementTree.parse(ROOT / name).getroot().tag.endswith("svg")
+
+
+def test_every_command_has_help(capsys):
+    for name in _names():
+        with pytest.raises(SystemExit) as stopped:
+            parser().parse_args([name, "--help"])
+        assert stopped.value.code == 0
+        out = capsys.readouterr().out
+        assert "--json" in out and "--root" in out
+
+
+def _names() -> list[str]:
+    actions = parser()._subparsers._group_actions  # type: ignore[union-attr]
+    return list(actions[0].choices)  # type: ignore[call-overload, arg-type]
+
+
+def test_the_repository_speaks_of_the_project_alone():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".txt", "") and path.is_file():
+            text = path.read_text(errors="replace")
+            assert not re.search(r"(?<![\w/])/(?:work|root)/", text), f"{name} names a path of one machine"
