@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -68,7 +69,11 @@ class LocalPool:
         """Start every worker now, so that the first stage does not pay for it."""
         self._start(self.workers)
         assert self._pool is not None
-        wait([self._pool.submit(_load) for _ in range(self.workers)])
+        loaded: set[int] = set()
+        for _ in range(100):  # the pool gives tasks to whoever is free first: ask until each has answered
+            loaded |= {future.result() for future in [self._pool.submit(_load) for _ in range(self.workers)]}
+            if len(loaded) == self.workers:
+                return
 
     def run(self, function: Callable[[Any], Any], tasks: Sequence[Any], done: Done | None = None) -> list[Any]:
         """All tasks over the pool. The first error of a task ends the run and is raised here."""
@@ -148,10 +153,15 @@ def _watch_parent() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def _load() -> None:
-    """Import what nearly every task needs."""
+def _load() -> int:
+    """Import what nearly every task needs, and leave time for the next worker to take the next task."""
     import polars  # noqa: F401
+    import pyarrow as pa
     import pyarrow.compute
     import pyarrow.ipc  # noqa: F401
 
     from gristmill.dataops import passes  # noqa: F401
+
+    pa.array([0])  # pyarrow looks for pandas on its first conversion, which takes 0.1 s
+    time.sleep(0.05)
+    return os.getpid()

@@ -83,7 +83,7 @@ def sums(parts: list[dict[str, Any]]) -> dict[str, int]:
     return total
 
 
-def seconds_by_op(parts: list[dict[str, Any]]) -> dict[str, float]:
+def cpu_seconds_by_op(parts: list[dict[str, Any]]) -> dict[str, float]:
     """Worker seconds by op, summed over the parts."""
     total: dict[str, float] = {}
     for part in parts:

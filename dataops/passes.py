@@ -76,27 +76,27 @@ def run_unit(unit: Unit) -> dict[str, Any]:
                 stats[stat] = stats.get(stat, 0) + number
         rows = split.kept
         for op in ops:
-            clock = time.perf_counter()
+            clock = time.process_time()
             after = op(rows)
-            seconds[op.name] += time.perf_counter() - clock
-            clock = time.perf_counter()
+            seconds[op.name] += time.process_time() - clock
+            clock = time.process_time()
             check_accounting(op, rows, after)
-            seconds["accounting"] = seconds.get("accounting", 0.0) + time.perf_counter() - clock
+            seconds["accounting"] = seconds.get("accounting", 0.0) + time.process_time() - clock
             if after.drops.height:
                 drops.append(after.drops)
             count(counts[op.name], height(rows), height(after.kept), after.drops)
             rows = after.kept
         if writer is not None:
-            clock = time.perf_counter()
+            clock = time.process_time()
             writer.write(rows)
-            seconds["write"] = seconds.get("write", 0.0) + time.perf_counter() - clock
+            seconds["write"] = seconds.get("write", 0.0) + time.process_time() - clock
     if unit.expected is not None and consumed != unit.expected:
         raise AccountingError(f"{unit.ops[0].name}: part {unit.index} has {unit.expected} rows, {consumed} were read")
-    clock = time.perf_counter()
+    clock = time.process_time()
     lost = pl.concat(drops) if drops else pl.DataFrame(schema=LEDGER)
     part: dict[str, Any] = {"index": unit.index, "counts": counts, "stats": stats}
     part["ledger"] = write_ledger(Path(unit.folder), unit.index, lost)
-    seconds["ledger"] = time.perf_counter() - clock
+    seconds["ledger"] = time.process_time() - clock
     if writer is not None:
         part |= writer.close()
         seconds["hashes"] = writer.hash_seconds
@@ -129,13 +129,13 @@ def _inputs(unit: Unit, seconds: dict[str, float]) -> Iterator[tuple[Split, tupl
     """Batches with the ops that are still to run on them."""
     first = unit.ops[0]
     if first.kind == "source":
-        clock = time.perf_counter()
+        clock = time.process_time()
         for split in first.function(unit.task, **first.params, **first.context):
-            seconds[first.name] += time.perf_counter() - clock
+            seconds[first.name] += time.process_time() - clock
             named = replace(split, drops=split.drops.with_columns(op=pl.lit(first.name)))
             yield named, unit.ops[1:]
-            clock = time.perf_counter()
-        seconds[first.name] += time.perf_counter() - clock
+            clock = time.process_time()
+        seconds[first.name] += time.process_time() - clock
         return
     shard: Shard = unit.task
     if unit.is_view:
@@ -249,11 +249,11 @@ class RowWriter:
         elif table.num_rows == 0:
             return
         self._writer.write_table(table)
-        clock = time.perf_counter()
+        clock = time.process_time()
         hashes = row_hashes(table)
         self._hash_file.write(np.ascontiguousarray(hashes, dtype="<u8").tobytes())
         self._fingerprint += Fingerprint.of(hashes)
-        self.hash_seconds += time.perf_counter() - clock
+        self.hash_seconds += time.process_time() - clock
 
     def close(self) -> dict[str, Any]:
         """Finish the files under their final names."""

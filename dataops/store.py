@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, Shard, publish, publish_files
 from gristmill.dataops.executor import Executor, InProcess
 from gristmill.dataops.identity import recipe_key
-from gristmill.dataops.manifest import merged, seconds_by_op, sums, versions, when
+from gristmill.dataops.manifest import merged, cpu_seconds_by_op, sums, versions, when
 from gristmill.dataops.op import Op
 from gristmill.dataops.passes import (
     AccountingError,
@@ -189,7 +189,7 @@ class Store:
             parts = self._run(name, ops, inputs, building)
         manifest = merged(name, key, ops, inputs, external, parts)
         manifest["stats"] = stats or sums(parts)
-        manifest["made"] = {**made, **when(started), "seconds_by_op": seconds_by_op(parts)}
+        manifest["made"] = {**made, **when(started), "cpu_seconds_by_op": cpu_seconds_by_op(parts)}
         for sub in ("parts", "scratch"):
             shutil.rmtree(building / sub, ignore_errors=True)
         for sub in ("shards", "files"):

@@ -124,8 +124,8 @@ def test_shards_workers_and_roots_do_not_show(built, sample, tmp_path):
 
 
 def test_an_op_whose_code_changes_raises_its_version():
-    """`op_versions.json` says what the code of each op looks like at its version. Where this fails: raise the version of
-    the op and run `python tests/test_laws.py`; for a change that cannot change results, add --same-results."""
+    """`op_versions.json` says what the code of each op looks like at its version. Where this fails: raise the version
+    of the op and run `python tests/test_laws.py`; for a change that cannot change results, add --same-results."""
     assert code_table() == json.loads((HERE / "op_versions.json").read_text())
 
 

@@ -36,8 +36,8 @@ def quantiles(values: np.ndarray) -> dict[str, float | int | None]:
 def histogram(values: np.ndarray, kept: np.ndarray, thresholds: Sequence[float] = ()) -> dict[str, Any]:
     """Counts of all values and of those of kept rows, float64[n] and bool[n], over common bins.
 
-    `scale` "linear" or "log" (log10(1 + x)), `whole` where all values are whole numbers, `edges` (one more than the counts), `all`, `kept`, and how many values lie
-    `below` the first edge or `above` the last.
+    `scale` "linear" or "log" (log10(1 + x)), `whole` where all values are whole numbers, `edges` (one more than the
+    counts), `all`, `kept`, and how many values lie `below` the first edge or `above` the last.
     """
     if not len(values):
         nothing: dict[str, Any] = {"edges": [], "all": [], "kept": [], "below": 0, "above": 0}

@@ -201,10 +201,11 @@ def _funnel_stage(
         body.append(label(right, y + 31, loss, "dr", 11.5, "end"))
         body.append(label(x, y + 31, "" if same else fit(stage["dataset"], 11, names - 12), "tk", 11))
     else:
-        value = f"{kept}  {loss}".rstrip()
+        value = f"{kept} · {loss}" if loss else kept
         body.append(label(x, y + 13, fit(stage["op"], 12.5, room - width_of(value, 11.5) - 8), "nm", 12.5))
         body.append(label(right, y + 13, value, "tk", 11.5, "end"))
-    body.append(box(left, top, room * stage["in"] / most, 20, "b2"))
+    if stage["in"]:
+        body.append(box(left, top, room * stage["in"] / most, 20, "d1" if stage["dropped"] else "b1"))
     if stage["kept"]:
         body.append(box(left, top, room * stage["kept"] / most, 20, "b1"))
     start = left + room * stage["kept"] / most

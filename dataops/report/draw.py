@@ -39,9 +39,11 @@ def human_bytes(value: float | None) -> str:
 
 
 def human_time(seconds: float | None) -> str:
-    """Seconds as "0.29 s", "2 min 5 s" or "3 h 20 min"."""
+    """Seconds as "73 ms", "2.9 s", "2 min 5 s" or "3 h 20 min"."""
     if seconds is None:
         return "–"
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
         return f"{_digits(seconds, 2 if seconds < 10 else 3)} s"
     whole = round(seconds)

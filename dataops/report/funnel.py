@@ -67,7 +67,7 @@ def _stage(dataset: Dataset, op: str, tally: Mapping[str, Any]) -> Stage:
         "reasons": [{"reason": reason, "rows": rows, **dict.fromkeys(AMOUNTS)} for reason, rows in ranked],
         "losses": [{"reason": reason, **loss} for reason, loss in sorted(tally["losses"].items())],
         **{amount: {"in": None, "kept": None, "dropped": None} for amount in AMOUNTS},
-        "seconds": dataset.manifest["made"].get("seconds_by_op", {}).get(op),
+        "seconds": dataset.manifest["made"].get("cpu_seconds_by_op", {}).get(op),
     }
 
 

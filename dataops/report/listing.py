@@ -83,33 +83,33 @@ def _row(row: Numbers | None) -> str:
 
 
 def _drop(sample: Numbers) -> str:
+    """A dropped row with what was measured, beside the row that it repeats if there is one."""
     why = ""
     if sample["value"] is not None:
-        why += f'<span class="why">value {human(sample["value"])}'
-        why += f", threshold {human(sample['threshold'])}</span>" if sample["threshold"] is not None else "</span>"
+        limit = "" if sample["threshold"] is None else f", threshold {human(sample['threshold'])}"
+        why = f'<span class="why">value {human(sample["value"])}{limit}</span> '
     if sample["twin"] is None:
-        if sample["evidence"]:
-            why += f'<span class="why">{text(sample["evidence"])}</span>'
-        return f'<div class="sample">{_shown(sample["row"])}{why}</div>'
-    left = f'<div><span class="side">dropped</span>{_shown(sample["row"])}</div>'
+        why += f'<span class="why">{text(sample["evidence"])}</span> ' if sample["evidence"] else ""
+        return f'<div class="sample">{_shown(sample["row"], why)}</div>'
     later = sample["twin"]["dropped_by"]
     fate = f"stayed here, dropped later: {text(later[2])}" if later else "stays"
+    left = f'<div><span class="side">dropped</span>{_shown(sample["row"], why)}</div>'
     right = f'<div><span class="side">{fate}</span>{_shown(sample["twin"])}</div>'
-    return f'<div class="sample">{why}<div class="pair">{left}{right}</div></div>'
+    return f'<div class="sample pair">{left}{right}</div>'
 
 
-def _shown(row: Numbers | None) -> str:
+def _shown(row: Numbers | None, why: str = "") -> str:
     """Title, address and the beginning of the text; `dir="auto"` lets right-to-left text run as it should."""
     if row is None:
         return '<p class="note">The row is not stored.</p>'
     title = f'<h3 dir="auto">{text(row["title"])}</h3>' if row.get("title") else ""
     known = [row[name] for name in ("url", "source") if row.get(name)]
     where = f'<div class="url">{"<br>".join(map(text, known))}</div>' if known else ""
+    body = f'<blockquote dir="auto">{text(row["text"])}</blockquote>' if row.get("text") else ""
     facts = [row["language"]] if row.get("language") else []
     facts += [f"{human(row['chars'])} characters"] if row.get("chars") is not None else []
     about = f'<span class="note">{text(" · ".join(facts))}</span>' if facts else ""
-    body = f'<blockquote dir="auto">{text(row["text"])}</blockquote>' if row.get("text") else ""
-    return f"{title}{where}{body}{about}"
+    return f"{title}{where}{body}{why}{about}"
 
 
 def making(numbers: Numbers) -> str:

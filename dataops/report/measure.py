@@ -9,13 +9,13 @@ Not covered: what a manifest does not name. Tokens of rows that were dropped bef
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from gristmill.dataops.dataset import Dataset
-from gristmill.dataops.identity import canonical_json
 from gristmill.dataops.report.bins import histogram, quantiles, tidy
 from gristmill.dataops.report.chain import Stack, lineup, load_input, rules_of, stacks
 from gristmill.dataops.report.funnel import check, main_run, stages
@@ -112,7 +112,7 @@ def _link(dataset: Dataset) -> dict[str, Any]:
     manifest = dataset.manifest
     inputs = [load_input(dataset, item) for item in manifest["inputs"]]
     ops = [
-        {"name": op["name"], "version": op["version"], "params": plain(canonical_json(op["params"]), PARAMS)}
+        {"name": op["name"], "version": op["version"], "params": plain(_spelled(op["params"]), PARAMS)}
         for op in manifest["ops"]
     ]
     return {
@@ -123,6 +123,14 @@ def _link(dataset: Dataset) -> dict[str, Any]:
         "workers": manifest["made"].get("workers"),
         "versions": manifest["made"].get("versions", {}),
     }
+
+
+def _spelled(params: Mapping[str, Any]) -> str:
+    """Parameters as "name = value, ...", by name."""
+    return (
+        ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in sorted(params.items()))
+        or "none"
+    )
 
 
 def _sources(order: Sequence[Dataset]) -> dict[str, Any] | None:

@@ -16,8 +16,8 @@ from gristmill.dataops.report import listing, sections
 from gristmill.dataops.report.charts import funnel_svg
 from gristmill.dataops.report.draw import human, human_bytes, human_time, percent
 from gristmill.dataops.report.funnel import main_run
-from gristmill.dataops.report.measure import measure
 from gristmill.dataops.report.markup import Numbers, cards, cells, text
+from gristmill.dataops.report.measure import measure
 from gristmill.dataops.report.style import PAGE
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -183,5 +183,5 @@ def _funnel_table(numbers: Numbers) -> str:
         "<details><summary>The same as a table, with characters, bytes and tokens</summary>"
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
         '<p class="note after">Characters, bytes and tokens are those of the rows kept and, with a minus, of the rows '
-        "dropped. A dash: not known, because no text was stored yet or no tokenizer had seen it.</p></details>"
+        "dropped. A dash: not known, because no text or no tokens are stored at that point.</p></details>"
     )

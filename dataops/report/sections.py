@@ -27,7 +27,7 @@ def signals(numbers: Numbers) -> str:
     )
     if ruled:
         out += (
-            " The shares beyond a threshold are counted on every row. A row is dropped by the first rule that it fails, "
+            " Shares beyond a threshold are counted on every row. A row is dropped by the first rule that it fails, "
             "so more rows can lie beyond a threshold than were dropped by it."
         )
     shaded = '<span class="key"><i class="kd"></i>threshold; what it drops is shaded</span>'
@@ -65,7 +65,7 @@ def corpus(numbers: Numbers) -> str:
     parts += [_dates(numbers, "crawled", "Crawl date"), _dates(numbers, "published", "Date that the page states")]
     lengths = [gauge for gauge in numbers["gauges"] if gauge["length"] and gauge["of"] == "text" and gauge["known"]]
     for gauge in lengths[-1:]:
-        chart = histogram_svg(gauge, [], "Length of the text", 420)
+        chart = histogram_svg(gauge, [], "Length of the text")
         parts.append(panel("Length of the text in characters", _spread(gauge, "characters"), chart))
     parts.append(_names(numbers, "host", "Hosts", 20))
     return key(numbers) + f'<div class="flow">{"".join(parts)}</div>' if any(parts) else ""
@@ -92,7 +92,7 @@ def _names(numbers: Numbers, name: str, title: str, most: int) -> str:
     note = f"{count} in all, {human(found['different_kept'])} of them among the rows that stay."
     note += f" {human(more)} rows have one that is not shown." if more else ""
     note += f" {human(found['without']['rows'])} rows have none." if found["without"]["rows"] else ""
-    return panel(title, note, bars_svg(bars, f"{title} by rows", 420))
+    return panel(title, note, bars_svg(bars, f"{title} by rows"))
 
 
 def _dates(numbers: Numbers, name: str, title: str) -> str:
@@ -103,7 +103,7 @@ def _dates(numbers: Numbers, name: str, title: str) -> str:
     columns = [(row["label"], row["rows"], row["kept"]) for row in found["bins"]]
     note = f"Rows by {found['by']}; {human(found['without'])} have no date"
     note += f", {human(found['earlier'])} an earlier one." if found["earlier"] else "."
-    return panel(title, note, columns_svg(columns, f"{title} by {found['by']}", 420))
+    return panel(title, note, columns_svg(columns, f"{title} by {found['by']}"))
 
 
 def _spread(gauge: Numbers, unit: str) -> str:
@@ -123,16 +123,16 @@ def duplicates(numbers: Numbers) -> str:
     if not found["groups"]:
         return ""
     note = (
-        f"{human(found['rows'])} rows were dropped because they repeat one of {human(found['groups'])} rows that stayed. "
+        f"{human(found['rows'])} rows were dropped for repeating one of {human(found['groups'])} rows that stayed. "
         "A group is a row that stayed with those that repeat it."
     )
     sizes = [(row["label"], row["groups"], 0) for row in found["sizes"]]
-    parts = [panel("Groups by number of rows", note, columns_svg(sizes, "Groups by number of rows", 420))]
+    parts = [panel("Groups by number of rows", note, columns_svg(sizes, "Groups by number of rows"))]
     if like := found["likeness"]:
         rules = [{"threshold": threshold, "side": "from"} for threshold in like["thresholds"]]
         middle = human(like["quantiles"]["p50"])
         note = f"Of {human(like['sampled'])} dropped rows to the row that stayed; median {middle}."
-        parts.append(panel("Similarity", note, histogram_svg(like, rules, "Similarity to the row that stayed", 420)))
+        parts.append(panel("Similarity", note, histogram_svg(like, rules, "Similarity to the row that stayed")))
     rows = []
     for group in found["biggest"]:
         row = group["row"] or {}
@@ -142,7 +142,7 @@ def duplicates(numbers: Numbers) -> str:
             where += f'<br><span class="why">dropped later: {text(later[2])} ({text(later[1])})</span>'
         rows.append((human(group["size"]), reasons, where))
     heads = ("rows", "dropped as", "row that stayed")
-    return f'<div class="grid two">{"".join(parts)}</div><h4>Biggest groups</h4>{table(heads, rows, "..w")}'
+    return f'<div class="flow">{"".join(parts)}</div><h4>Biggest groups</h4>{table(heads, rows, "..w")}'
 
 
 def tokens(numbers: Numbers) -> str:
@@ -155,7 +155,7 @@ def tokens(numbers: Numbers) -> str:
         figures.append((human(encoded["bytes"]["in"] / count), rate))
     gauges = [gauge for gauge in numbers["gauges"] if gauge["of"] == "tokens" and gauge["length"] and gauge["known"]]
     for gauge in gauges[-1:]:
-        chart = histogram_svg(gauge, [], "Tokens per document", 420)
+        chart = histogram_svg(gauge, [], "Tokens per document")
         parts.append(panel("Tokens per document", _spread(gauge, "tokens"), chart))
     packed = numbers["packing"]
     if packed and packed["sequences"]:
@@ -169,7 +169,7 @@ def tokens(numbers: Numbers) -> str:
         step = 100 // len(packed["fill"])
         fill = [(f"{step * i}%", n, n) for i, n in enumerate(packed["fill"])]
         note = f"Each column holds {step}% of fill; the last one includes full sequences."
-        parts.append(panel("Fill of the sequences", note, columns_svg(fill, "Sequences by fill", 420)))
+        parts.append(panel("Fill of the sequences", note, columns_svg(fill, "Sequences by fill")))
         parts.append(_vocabulary(packed["vocabulary"]))
     return cards(figures) + f'<div class="flow">{"".join(parts)}</div>' if parts else ""
 
@@ -182,4 +182,4 @@ def _vocabulary(used: Numbers) -> str:
         (f"the {int(n):,} most frequent ids", 1.0, share, f"{percent(share, 1)} of all tokens")
         for n, share in used["share_of_top"].items()
     ]
-    return panel("Vocabulary in use", note, bars_svg(bars, "Share of the most frequent ids", 420) if bars else "")
+    return panel("Vocabulary in use", note, bars_svg(bars, "Share of the most frequent ids") if bars else "")

@@ -17,9 +17,8 @@ _SANS = 'ui-sans-serif,system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue
 _MONO = 'ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono","DejaVu Sans Mono",monospace'
 _CHART = (
     "text{fill:var(--ink)}.tk{fill:var(--soft)}.nm{font-weight:550}.hd{font-weight:650}.tl{fill:var(--drop);"
-    "font-weight:600}.dr{fill:var(--drop);font-weight:550}.b0{fill:var(--bar)}.b1{fill:var(--kept)}.b2{fill:var(--bar);"
-    "opacity:.55}.d0{fill:var(--drop)}.d1{fill:var(--drop2)}.out{fill:var(--out)}.ax{stroke:var(--soft);"
-    "stroke-width:.8;fill:none}.th{stroke:var(--drop);stroke-width:1.4;fill:none}.bg{fill:var(--ground)}"
+    "font-weight:600}.dr{fill:var(--drop);font-weight:550}.b0{fill:var(--bar)}.b1{fill:var(--kept)}.d0{fill:var(--drop)}"
+    ".d1{fill:var(--drop2)}.out{fill:var(--out)}.ax{stroke:var(--soft);stroke-width:.8;fill:none}.th{stroke:var(--drop);stroke-width:1.4;fill:none}.bg{fill:var(--ground)}"
 )
 
 #: For an SVG that is a file of its own.
@@ -48,7 +47,7 @@ p{{margin:0 0 12px;max-width:74ch}}
 .note,.meta{{color:var(--soft);font-size:.88rem}}
 p.note{{max-width:100ch}}
 .after{{margin:10px 0 0}}
-.meta{{line-height:1.7}}
+.meta{{line-height:1.7;max-width:none}}
 code,.mono{{font-family:{_MONO};font-size:.88em;overflow-wrap:anywhere}}
 nav{{position:sticky;top:0;z-index:2;background:var(--ground);border-bottom:1px solid var(--line);margin-top:26px}}
 nav div{{max-width:1140px;margin:0 auto;padding:0 24px;display:flex;gap:20px;overflow-x:auto;scrollbar-width:none}}
@@ -62,8 +61,7 @@ section{{padding:40px 0 0}}
 .panel{{margin-top:14px}}
 .grid{{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,318px),1fr));gap:14px;margin-top:14px}}
 .grid .panel{{margin:0;min-width:0}}
-.grid.two{{grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}}
-.flow{{columns:420px;column-gap:14px;margin-top:14px}}
+.flow{{columns:318px;column-gap:14px;margin-top:14px}}
 .flow .panel{{break-inside:avoid;margin:0 0 14px}}
 svg{{display:block;width:100%;height:auto;font-family:{_SANS}}}
 .panel svg{{margin-top:10px}}
@@ -97,7 +95,7 @@ summary .note{{font-weight:400}}
 .sample:first-of-type{{border-top:0}}
 .sample h3,.sample .url,.sample blockquote{{unicode-bidi:isolate}}
 .sample .url{{font-family:{_MONO};font-size:.8rem;color:var(--soft);overflow-wrap:anywhere}}
-blockquote{{margin:6px 0 0;font-size:.92rem;line-height:1.5;overflow-wrap:anywhere;max-width:86ch;overflow:hidden}}
+blockquote{{margin:6px 0 0;font-size:.92rem;line-height:1.5;overflow-wrap:anywhere;max-width:100ch;overflow:hidden}}
 .why{{display:inline-block;font-size:.83rem;color:var(--drop);margin-right:12px}}
 .pair{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:6px 26px}}
 .side{{font-size:.78rem;letter-spacing:.05em;text-transform:uppercase;color:var(--soft)}}
@@ -108,7 +106,7 @@ footer{{color:var(--soft);font-size:.85rem;padding-top:48px;padding-bottom:60px}
 body{{font-size:15px}}main,header.top,footer,nav div{{padding-left:16px;padding-right:16px}}
 header.top{{padding-top:26px}}h1{{font-size:1.7rem}}section{{padding-top:32px}}
 .cards{{grid-template-columns:1fr 1fr;gap:8px}}.card{{padding:11px 13px}}.card b{{font-size:1.28rem}}
-.wide{{display:none}}.narrow{{display:block}}th,td{{padding:6px 11px}}
+.wide{{display:none}}.narrow{{display:block}}th{{white-space:normal}}th,td{{padding:6px 11px}}
 }}
 @media print{{nav{{display:none}}.panel,.card{{break-inside:avoid}}}}
 """

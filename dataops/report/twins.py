@@ -62,11 +62,9 @@ def duplicates(order: Sequence[Dataset], biggest: int = 10) -> dict[str, Any]:
 def likeness(order: Sequence[Dataset], sample: int = 100_000) -> dict[str, Any] | None:
     """How alike removed duplicates were to the row that stayed, where an op measured it: value and threshold."""
     held: list[pl.DataFrame] = []
-    for _, drops in all_drops(
-        [dataset for dataset in order if _has_twins(dataset)], ["id", "value", "threshold", "evidence"]
-    ):
-        pairs = drops.filter(_TWIN & pl.col("value").is_not_null())
-        held.append(pairs.drop("evidence"))
+    pairs = [dataset for dataset in order if _has_twins(dataset)]
+    for _, drops in all_drops(pairs, ["id", "value", "threshold", "evidence"]):
+        held.append(drops.filter(_TWIN & pl.col("value").is_not_null()).drop("evidence"))
         if len(held) > _FOLD:
             held = [pl.concat(held).sort("id").head(sample)]
     if not held or not (found := pl.concat(held).sort("id").head(sample)).height:

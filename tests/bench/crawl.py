@@ -115,7 +115,7 @@ def _file_id(record_id: str) -> str:
 
 
 def overhead() -> Iterator[dict[str, Any]]:
-    """The share of the workers' time that ids, row hashes, accounting and ledgers take.
+    """The share of the workers' processor time that ids, row hashes, accounting and ledgers take.
 
     The flow states all but the ids; these are timed by making them again for the same payloads.
     """
@@ -124,14 +124,14 @@ def overhead() -> Iterator[dict[str, Any]]:
         manifests = [json.loads(path.read_bytes()) for path in Path(work).glob("*/*/manifest.json")]
     seconds: Counter[str] = Counter()
     for manifest in manifests:
-        seconds.update(manifest["made"].get("seconds_by_op", {}))
+        seconds.update(manifest["made"].get("cpu_seconds_by_op", {}))
     ids = 0.0
     for split in read(find_files([str(CRAWL)])[0]):
         rows = list(split.kept.select("record_id", "uri", "payload").iter_rows())
-        started = time.perf_counter()
+        started = time.process_time()
         for record_id, uri, payload in rows:
             row_id(record_id, uri, payload_digest(payload))
-        ids += time.perf_counter() - started
+        ids += time.process_time() - started
     parts = {"ids": round(ids, 3), **{name: round(seconds[name], 3) for name in ("accounting", "hashes", "ledger")}}
     books = sum(parts.values())
     share = round(books / sum(seconds.values()), 4)
