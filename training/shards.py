@@ -48,9 +48,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        return Batch(
-            *(x.to(device, non_blocking=True) for x in (self.tokens, self.labels, self.positions, self.length))
-        )
+        columns = (self.tokens, self.labels, self.positions, self.length)
+        return Batch(*(column.to(device, non_blocking=True) for column in columns))
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 def tidy(value: float | None) -> float | int | None:
-    """Six significant digits, whole where the value is whole, null where it is no number: for JSON."""
+    """Whole numbers as they are, fractions to six significant digits, null where the value is no number: for JSON."""
     if value is None or not math.isfinite(value):
         return None
-    rounded = float(f"{value:.6g}") if abs(value) < 1e15 else value
+    if value == int(value):
+        return int(value)
+    rounded = float(f"{value:.6g}")
     return int(rounded) if rounded == int(rounded) else rounded
 
 
@@ -43,7 +45,7 @@ def histogram(values: np.ndarray, kept: np.ndarray, thresholds: Sequence[float] 
         nothing: dict[str, Any] = {"edges": [], "all": [], "kept": [], "below": 0, "above": 0}
         return {"scale": "linear", "whole": False, **nothing}
     low, high = (float(value) for value in np.quantile(values, (0.005, 0.995), method="nearest"))
-    whole = bool((values == np.round(values)).all())
+    whole = bool((values == np.round(values)).all()) and float(np.abs(values).max()) < 1e12
     if whole and values.max() - values.min() <= BINS:
         low, high = float(values.min()), float(values.max())
     room = 1.0 if whole else 0.0  # so that both sides of a threshold have a place
@@ -54,13 +56,13 @@ def histogram(values: np.ndarray, kept: np.ndarray, thresholds: Sequence[float] 
     low = max(low, 0.0) if values.min() >= 0 else low
     middle = float(np.median(values))
     log = low >= 0 and high >= 100 and high > 8 * max(middle, 1.0)
-    edges = _log_edges(low, high, whole) if log else _linear_edges(low, high, whole)
+    edges = _written(_log_edges(low, high, whole) if log else _linear_edges(low, high, whole))
     counts = np.histogram(values, edges)[0]
     kept_counts = np.histogram(values[kept], edges)[0]
     return {
         "scale": "log" if log else "linear",
         "whole": whole,
-        "edges": [tidy(float(edge)) for edge in edges],
+        "edges": edges.tolist(),
         "all": counts.tolist(),
         "kept": kept_counts.tolist(),
         "below": int((values < edges[0]).sum()),
@@ -68,13 +70,22 @@ def histogram(values: np.ndarray, kept: np.ndarray, thresholds: Sequence[float] 
     }
 
 
+def _written(edges: np.ndarray) -> np.ndarray:
+    """Edges of 15 digits, which read well and mean the same when they are read back; two of them at least."""
+    rounded = np.unique([float(f"{edge:.15g}") for edge in edges])
+    if len(rounded) > 1:
+        return rounded
+    room = max(0.5, 1e-3 * abs(float(rounded[0])))
+    return np.array([rounded[0] - room, rounded[0] + room])
+
+
 def _linear_edges(low: float, high: float, whole: bool) -> np.ndarray:
     if 0 <= low < high / 3:
         low = 0.0
     if whole and high - low <= BINS:
         return np.arange(low, high + 2) - 0.5
-    if high <= low:
-        return np.array([low - 0.5, low + 0.5])
+    if high - low <= 1e-9 * abs(high):  # no room for a step between two such numbers
+        return np.array([low])
     step = nice_step((high - low) / BINS)
     if whole:
         step = max(1.0, round(step))

@@ -23,7 +23,9 @@ def fineweb(warcs: str, work: str, tokenizer: str, workers: str) -> dict[str, An
 
     shutil.rmtree(work, ignore_errors=True)
     parallel = int(workers)
-    config = MinhashConfig(HashConfig(hash_fc="sha1", precision=64), num_buckets=14, hashes_per_bucket=8, n_grams=5)
+    config = MinhashConfig(
+        hash_config=HashConfig(hash_fc="sha1", precision=64), num_buckets=14, hashes_per_bucket=8, n_grams=5
+    )
     clean = readers.JsonlReader(f"{work}/clean")
     stages: dict[str, tuple[list[Any], int]] = {
         "clean": (
