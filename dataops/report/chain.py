@@ -24,6 +24,7 @@ import pyarrow.ipc as ipc
 from gristmill.dataops.dataset import Dataset, InputError, open_arrow, read_ledger
 from gristmill.dataops.op import REGISTRY, Rule
 
+ROWS = 8192  # rows looked at together
 Fate = tuple[str, str, str]  # dataset, op, reason
 
 
@@ -123,7 +124,7 @@ def all_drops(order: Sequence[Dataset], columns: Sequence[str]) -> Iterator[tupl
 
 
 def read_batches(path: str, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Record batches of a shard with the position of their first row; a remote shard is streamed."""
+    """Batches of at most `ROWS` rows of a shard with the position of their first; a remote shard is streamed."""
     with open_arrow(path) as source:
         with ipc.open_file(source) as reader:
             chosen = sorted({reader.schema.get_field_index(name) for name in columns})
@@ -131,8 +132,29 @@ def read_batches(path: str, columns: Sequence[str]) -> Iterator[tuple[int, pa.Re
         start = 0
         for index in range(reader.num_record_batches):
             batch = reader.get_batch(index)
-            yield start, batch
+            for at in range(0, batch.num_rows, ROWS):
+                yield start + at, batch.slice(at, ROWS)
             start += batch.num_rows
+
+
+def halves(id_column: str = "id") -> dict[str, pl.Expr]:
+    """An id as two big-endian numbers, `high` and `low`, in the order of its bytes.
+
+    Strings and bytes of a frame are views of the batch that they came from and keep all of it in memory, texts and
+    all, for as long as one row is held. Numbers are not.
+    """
+    parts = {"high": pl.col(id_column).bin.slice(0, 8), "low": pl.col(id_column).bin.slice(8, 8)}
+    return {name: part.bin.reinterpret(dtype=pl.UInt64, endianness="big") for name, part in parts.items()}
+
+
+def whole_id(high: int, low: int) -> bytes:
+    """The id of two halves."""
+    return (high << 64 | low).to_bytes(16, "big")
+
+
+def copied(few: pl.DataFrame) -> pl.DataFrame:
+    """A few rows in memory of their own; see `halves`."""
+    return pl.DataFrame(few.to_dicts(), schema=few.schema)
 
 
 @dataclass(frozen=True)

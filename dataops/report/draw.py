@@ -28,6 +28,11 @@ def human(value: float | None, exact_below: float = 1e5) -> str:
     return f"{int(value):,}" if size == int(size) else _digits(value)
 
 
+def count_of(number: int, noun: str) -> str:
+    """A count with its noun, which takes an s unless there is one."""
+    return f"{human(number)} {noun if number == 1 else noun + 's'}"
+
+
 def human_bytes(value: float | None) -> str:
     """Bytes in decimal units."""
     if value is None:

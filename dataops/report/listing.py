@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gristmill.dataops.report.draw import human, human_bytes, human_time, percent
+from gristmill.dataops.report.draw import count_of, human, human_bytes, human_time, percent
 from gristmill.dataops.report.markup import Numbers, table, text
 
 SAMPLE_BYTES = 1_200_000  # of HTML for rows: what keeps the page under 3 MB whatever is in them
@@ -148,5 +148,5 @@ def _files(numbers: Numbers) -> str:
     if not found:
         return ""
     kinds = ", ".join(f"{human(n)} {text(kind)}" for kind, n in found["formats"].items())
-    size = f"{human_bytes(found['bytes'])}, {human(found['records'])} records"
-    return f"<p>The crawl: {human(found['files'])} files ({kinds}), {size}.</p>"
+    size = f"{human_bytes(found['bytes'])}, {count_of(found['records'], 'record')}"
+    return f"<p>The crawl: {count_of(found['files'], 'file')} ({kinds}), {size}.</p>"

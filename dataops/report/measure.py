@@ -17,7 +17,7 @@ import polars as pl
 
 from gristmill.dataops.dataset import Dataset
 from gristmill.dataops.report.bins import histogram, quantiles, tidy
-from gristmill.dataops.report.chain import Stack, lineup, load_input, rules_of, stacks
+from gristmill.dataops.report.chain import Stack, lineup, load_input, rules_of, stacks, whole_id
 from gristmill.dataops.report.funnel import check, main_run, stages
 from gristmill.dataops.report.packing import packing
 from gristmill.dataops.report.samples import examples, fetch, lowest_drops, plain, twin_ids
@@ -55,7 +55,7 @@ def measure(dataset: Dataset, samples_per_reason: int = 5) -> dict[str, Any]:
     texts = [(stack, part) for stack, part in surveyed.values() if "text" in stack.schema.names]
     part = texts[-1][1] if texts else {}
     groups = duplicates(order)
-    stay = part["stay"]["id"].to_list() if part else []
+    stay = [whole_id(*halves) for halves in part["stay"].iter_rows()] if part else []
     ids = {*lowest["id"], *stay, *twin_ids(lowest), *(bytes.fromhex(group["kept"]) for group in groups["biggest"])}
     seen = fetch([stack for stack, _ in reversed(texts)], ids)
     return {

@@ -14,7 +14,7 @@ from typing import Any
 from gristmill.dataops.dataset import Dataset, write_json
 from gristmill.dataops.report import listing, sections
 from gristmill.dataops.report.charts import funnel_svg
-from gristmill.dataops.report.draw import human, human_bytes, human_time, percent
+from gristmill.dataops.report.draw import count_of, human, human_bytes, human_time, percent
 from gristmill.dataops.report.funnel import main_run
 from gristmill.dataops.report.markup import Numbers, cards, cells, text
 from gristmill.dataops.report.measure import measure
@@ -98,7 +98,7 @@ def _summary(numbers: Numbers) -> str:
     """The funnel in two sentences."""
     run, totals = main_run(numbers["funnel"]), numbers["totals"]
     if not run:
-        return f"{human(totals['kept'])} {text(totals['unit'])}."
+        return f"{count_of(totals['kept'], totals['unit'].removesuffix('s'))}."
     told = f"Of {human(totals['in'])} rows, {human(totals['kept'])} stay ({percent(totals['kept'], totals['in'])})."
     reasons = [(entry["rows"], entry["reason"], stage["op"]) for stage in run for entry in stage["reasons"]]
     if not reasons:
@@ -129,7 +129,7 @@ def _notices(numbers: Numbers) -> str:
         found.append("No row stays.")
     items = [f"<li>{notice}</li>" for notice in found]
     if not checked["problems"]:
-        counted = f"{human(checked['ops'])} ops, {human(checked['ledger_rows'])} dropped rows in the ledgers"
+        counted = f"{count_of(checked['ops'], 'op')}, {count_of(checked['ledger_rows'], 'dropped row')} in the ledgers"
         items.append(f'<li class="good">Every row is accounted for: {counted}, each with a reason.</li>')
     return f'<ul class="notices">{"".join(items)}</ul>'
 
@@ -153,10 +153,10 @@ def _funnel(numbers: Numbers) -> str:
 def _other(stage: Numbers) -> str:
     """A stage that is not in the picture, because its rows are others."""
     if stage["reshapes"]:
-        return f"<b>{text(stage['op'])}</b> makes {human(stage['kept'])} sequences of {human(stage['in'])} documents."
-    return (
-        f"<b>{text(stage['op'])}</b> takes {human(stage['in'])} {text(stage['unit'])} and keeps {human(stage['kept'])}."
-    )
+        told = f"makes {count_of(stage['kept'], 'sequence')} of {count_of(stage['in'], 'document')}"
+    else:
+        told = f"takes {count_of(stage['in'], stage['unit'].removesuffix('s'))} and keeps {human(stage['kept'])}"
+    return f"<b>{text(stage['op'])}</b> {told}."
 
 
 def _funnel_table(numbers: Numbers) -> str:

@@ -15,7 +15,7 @@ import polars as pl
 
 from gristmill.dataops.dataset import Dataset
 from gristmill.dataops.report.bins import tidy
-from gristmill.dataops.report.chain import Stack, all_drops, read_batches, shard_fates
+from gristmill.dataops.report.chain import Stack, all_drops, copied, read_batches, shard_fates
 
 TEXT, TITLE, URL = 300, 120, 200  # characters shown
 REASONS = 100  # reasons with samples
@@ -42,20 +42,19 @@ def source(warc: str | None, offset: int | None) -> str | None:
 def lowest_drops(order: Sequence[Dataset], each: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The `each` dropped rows with the lowest ids of every dataset, op and reason; and how many rows each has."""
     key = ["dataset", "op", "reason"]
-    held: list[pl.DataFrame] = []
-    counted: list[pl.DataFrame] = []
+    texts = dict.fromkeys(("dataset", "op", "reason", "evidence", "uri", "warc"), pl.String)
+    lowest = pl.DataFrame(
+        schema={"id": pl.Binary, **texts, "value": pl.Float64, "threshold": pl.Float64, "offset": pl.Int64}
+    )
+    counted = pl.DataFrame(schema={**dict.fromkeys(key, pl.String), "rows": pl.Int64})
     for dataset, drops in all_drops(order, _DETAILS):
         named = drops.with_columns(dataset=pl.lit(dataset.key))
-        counted.append(named.group_by(key).agg(rows=pl.len().cast(pl.Int64)))
-        held.append(named.sort("id").group_by(key, maintain_order=True).head(each))
-        if len(held) > 64:
-            held = [pl.concat(held).sort("id").group_by(key, maintain_order=True).head(each)]
-            counted = [pl.concat(counted).group_by(key).agg(pl.col("rows").sum())]
-    if not held:
-        names = dict.fromkeys([*_DETAILS, *key], pl.String)
-        return pl.DataFrame(schema=names), pl.DataFrame(schema={**dict.fromkeys(key, pl.String), "rows": pl.Int64})
-    lowest = pl.concat(held).sort("id").group_by(key, maintain_order=True).head(each)
-    return lowest, pl.concat(counted).group_by(key).agg(pl.col("rows").sum()).sort(key)
+        counts = named.group_by(key).agg(rows=pl.len().cast(pl.Int64))
+        counted = pl.concat([counted, copied(counts)]).group_by(key).agg(pl.col("rows").sum())
+        first = named.sort("id").group_by(key, maintain_order=True).head(each)
+        both = pl.concat([lowest, copied(first.select(lowest.columns))])
+        lowest = both.sort("id").group_by(key, maintain_order=True).head(each).select(lowest.columns)
+    return lowest, counted.sort(key)
 
 
 def fetch(found_in: Iterable[Stack], ids: set[bytes]) -> dict[str, dict[str, Any]]:

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from gristmill.dataops.report.chain import Drawn, Stack, read_batches, shard_fates
+from gristmill.dataops.report.chain import Drawn, Stack, halves, read_batches, shard_fates
 
 SAMPLE = 100_000  # rows: 40 numbers of each are 32 MB
 NAMES = 1_000_000  # different names of one column held at a time
-_EVERY = 16  # batches between two folds
+_EVERY = 8  # batches between two folds
 CHARS = "characters of the stored text"
 _PLACES = {"offset", "length"}  # numbers that say where a page lies, not what it is like
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/?#:\\]+)"
@@ -70,8 +70,8 @@ def survey(stack: Stack, gauges: Sequence[Gauge], samples: int) -> Part:
 
     fates: _fate, rows, chars, bytes, tokens (null where not stored). count, least, most, total: one row, a column per
     gauge. beyond: one row, rows beyond the threshold of rule "i.k". asked: one row, pages with each opt-out, "|kept"
-    for those that stay. language, host, crawled, published: value, rows, kept. sample: id, _kept and the gauges.
-    stay: the lowest `samples` ids of the rows that stay.
+    for those that stay. language, host, crawled, published: value, rows, kept. sample: halves of the id, _kept and the
+    gauges. stay: halves of the lowest `samples` ids of the rows that stay.
     """
     columns = _columns(stack, gauges)
     parts: list[Part] = []
@@ -112,8 +112,8 @@ def _columns(stack: Stack, gauges: Sequence[Gauge]) -> list[str]:
 def _part(frame: pl.DataFrame, gauges: Sequence[Gauge]) -> Part:
     has = set(frame.columns)
     values = {f"g{i}": pl.when(gauge.value.is_finite()).then(gauge.value) for i, gauge in enumerate(gauges)}
-    measured = frame.select("id", "_kept", **values)
-    numbers = measured.drop("id", "_kept")
+    numbers = frame.select(**values)
+    named = frame.select(**halves(), _kept="_kept")
     beyond = {
         f"{i}.{k}": drawn.rule.fails().fill_null(False).sum().cast(pl.Int64)
         for i, gauge in enumerate(gauges)
@@ -127,17 +127,17 @@ def _part(frame: pl.DataFrame, gauges: Sequence[Gauge]) -> Part:
         "total": numbers.sum(),
         "beyond": frame.select(**beyond),
         "asked": _asked(frame),
-        "sample": measured,
-        "stay": frame.filter("_kept").select("id"),
+        "sample": pl.concat([named, numbers], how="horizontal"),
+        "stay": named.filter("_kept").select("high", "low"),
     }
     host = pl.col("uri").str.extract(_HOST, 1).str.to_lowercase().str.slice(0, 253)
-    named = {
-        "language": (pl.col("language").str.slice(0, 20), {"language"}),
+    texts = {
+        "language": (pl.col("language").str.extract(r"^(.{1,20})", 1), {"language"}),
         "host": (host, {"uri"}),
         "crawled": (_month(frame, "date"), {"date"}),
         "published": (_month(frame, "published"), {"published"}),
     }
-    for name, (value, needs) in named.items():
+    for name, (value, needs) in texts.items():
         if needs <= has:
             rows = frame.select(value=value, rows=pl.lit(1, pl.Int64), kept=pl.col("_kept").cast(pl.Int64))
             part[name] = _sums("value")(rows)
@@ -186,8 +186,8 @@ def _fold(parts: Sequence[Part], samples: int) -> Part:
         "fates": _sums("_fate"),
         "least": lambda rows: rows.min(),
         "most": lambda rows: rows.max(),
-        "sample": lambda rows: rows.sort("id").head(SAMPLE),
-        "stay": lambda rows: rows.sort("id").head(samples),
+        "sample": lambda rows: rows.sort("high", "low").head(SAMPLE),
+        "stay": lambda rows: rows.sort("high", "low").head(samples),
         **dict.fromkeys(("count", "total", "beyond", "asked"), lambda rows: rows.sum()),
         **dict.fromkeys(("language", "crawled", "published", "host"), lambda rows: _bounded(_sums("value")(rows))),
     }

@@ -14,10 +14,10 @@ import polars as pl
 
 from gristmill.dataops.dataset import Dataset
 from gristmill.dataops.report.bins import histogram, quantiles, tidy
-from gristmill.dataops.report.chain import all_drops
+from gristmill.dataops.report.chain import all_drops, halves, whole_id
 
 _PAIRS = 4_000_000  # dropped rows to a run: 32 hex digits each
-_TWIN = pl.col("evidence").str.contains(r"^[0-9a-f]{32}$")
+_IS_TWIN = pl.col("evidence").str.contains(r"^[0-9a-f]{32}$")
 _FOLD = 64  # ledgers between two folds
 
 
@@ -30,44 +30,40 @@ def duplicates(order: Sequence[Dataset], biggest: int = 10) -> dict[str, Any]:
     groups: list[pl.DataFrame] = []
     for run in range(runs):
         members = [
-            drops.filter(_TWIN)
-            .filter((pl.col("evidence").str.slice(0, 8).str.to_integer(base=16) % runs) == run)
-            .group_by("evidence", "reason")
-            .len()
+            _twins(drops).filter(pl.col("low") % runs == run).group_by("high", "low", "reason").len()
             for _, drops in all_drops(pairs, ["reason", "evidence"])
         ]
-        if not members:
-            continue
-        by_reason = pl.concat(members).group_by("evidence", "reason").agg(pl.col("len").sum().cast(pl.Int64))
-        whole = by_reason.group_by("evidence").agg(size=1 + pl.col("len").sum())
-        sizes.append(whole.group_by("size").len())
-        top = whole.sort("size", "evidence", descending=[True, False]).head(biggest)
-        groups.append(top.join(by_reason, on="evidence").sort("reason"))
-    if not groups:
+        if members:
+            by_reason = pl.concat(members).group_by("high", "low", "reason").agg(pl.col("len").sum().cast(pl.Int64))
+            whole = by_reason.group_by("high", "low").agg(size=1 + pl.col("len").sum())
+            sizes.append(whole.group_by("size").agg(groups=pl.len().cast(pl.Int64)))
+            groups.append(_biggest(whole, biggest).join(by_reason, on=["high", "low"]))
+    if not groups or not (found := pl.concat(groups)).height:
         return {"rows": 0, "groups": 0, "sizes": [], "biggest": []}
-    counted = pl.concat(sizes).group_by("size").agg(pl.col("len").sum()).sort("size")
-    found = pl.concat(groups).group_by("evidence", "size", maintain_order=True).agg("reason", "len")
-    found = found.sort("size", "evidence", descending=[True, False]).head(biggest)
+    counted = pl.concat(sizes).group_by("size").agg(pl.col("groups").sum()).sort("size")
+    ranked = _biggest(found.unique(["high", "low"]), biggest)
+    shown = []
+    for high, low, size in ranked.select("high", "low", "size").iter_rows():
+        reasons = found.filter((pl.col("high") == high) & (pl.col("low") == low)).select("reason", "len")
+        shown.append({"kept": whole_id(high, low).hex(), "size": size, "reasons": dict(sorted(reasons.iter_rows()))})
     return {
-        "rows": int(((counted["size"] - 1) * counted["len"]).sum()),
-        "groups": int(counted["len"].sum()),
+        "rows": int(((counted["size"] - 1) * counted["groups"]).sum()),
+        "groups": int(counted["groups"].sum()),
         "sizes": _size_bins(counted),
-        "biggest": [
-            {"kept": twin, "size": size, "reasons": dict(zip(reasons, rows, strict=True))}
-            for twin, size, reasons, rows in found.select("evidence", "size", "reason", "len").iter_rows()
-        ],
+        "biggest": shown,
     }
 
 
 def likeness(order: Sequence[Dataset], sample: int = 100_000) -> dict[str, Any] | None:
     """How alike removed duplicates were to the row that stayed, where an op measured it: value and threshold."""
-    held: list[pl.DataFrame] = []
     pairs = [dataset for dataset in order if _has_twins(dataset)]
+    held: list[pl.DataFrame] = []
     for _, drops in all_drops(pairs, ["id", "value", "threshold", "evidence"]):
-        held.append(drops.filter(_TWIN & pl.col("value").is_not_null()).drop("evidence"))
+        measured = drops.filter(_IS_TWIN & pl.col("value").is_not_null())
+        held.append(measured.select("value", "threshold", **halves()))
         if len(held) > _FOLD:
-            held = [pl.concat(held).sort("id").head(sample)]
-    if not held or not (found := pl.concat(held).sort("id").head(sample)).height:
+            held = [pl.concat(held).sort("high", "low").head(sample)]
+    if not held or not (found := pl.concat(held).sort("high", "low").head(sample)).height:
         return None
     values = found["value"].to_numpy()
     thresholds = sorted(set(found["threshold"].drop_nulls().to_list()))[:4]
@@ -77,6 +73,17 @@ def likeness(order: Sequence[Dataset], sample: int = 100_000) -> dict[str, Any] 
         "quantiles": quantiles(values),
         **histogram(values, np.zeros(len(values), dtype=bool), thresholds),
     }
+
+
+def _twins(drops: pl.DataFrame) -> pl.DataFrame:
+    """The reasons of the duplicates among dropped rows, with the halves of the id of the row that stayed."""
+    digits = {"high": pl.col("evidence").str.slice(0, 16), "low": pl.col("evidence").str.slice(16)}
+    parts = {name: part.str.to_integer(base=16, dtype=pl.UInt64) for name, part in digits.items()}
+    return drops.filter(_IS_TWIN).select(pl.col("reason").cast(pl.Categorical), **parts)
+
+
+def _biggest(whole: pl.DataFrame, count: int) -> pl.DataFrame:
+    return whole.sort("size", "high", "low", descending=[True, False, False]).head(count).select("high", "low", "size")
 
 
 def _has_twins(dataset: Dataset) -> bool:
@@ -90,7 +97,7 @@ def _size_bins(counted: pl.DataFrame) -> list[dict[str, Any]]:
     for low, high in bounds:
         inside = counted.filter(pl.col("size").is_between(low, high or 1 << 62))
         label = str(low) if low == high else f"{low:,}+" if high is None else f"{low}–{high:,}"
-        bins.append({"label": label, "groups": int(inside["len"].sum())})
+        bins.append({"label": label, "groups": int(inside["groups"].sum())})
     while bins and not bins[-1]["groups"]:
         bins.pop()
     return bins
