@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, Shard, publish, publish_files
 from gristmill.dataops.executor import Executor, InProcess
 from gristmill.dataops.identity import recipe_key
-from gristmill.dataops.manifest import merged, cpu_seconds_by_op, sums, versions, when
+from gristmill.dataops.manifest import cpu_seconds_by_op, merged, sums, versions, when
 from gristmill.dataops.op import Op
 from gristmill.dataops.passes import (
     AccountingError,

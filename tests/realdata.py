@@ -1,4 +1,4 @@
-"""Real files for tests: found beside the repository or by GRISTMILL_TEST_DATA; tests skip with a reason without them."""
+"""Real files for tests: found beside the repository or by GRISTMILL_TEST_DATA; without them tests skip."""
 
 from __future__ import annotations
 

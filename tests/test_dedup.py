@@ -70,7 +70,9 @@ def jaccard(a: str, b: str) -> float:
 
 def edited(text: str, every: int, seed: int = 0) -> str:
     """Every n-th word replaced: about 5 shingles lost for each."""
-    return " ".join(f"edit{spelled(seed)}at{spelled(i)}" if i % every == every - 1 else word for i, word in enumerate(text.split()))
+    return " ".join(
+        f"edit{spelled(seed)}at{spelled(i)}" if i % every == every - 1 else word for i, word in enumerate(text.split())
+    )
 
 
 def test_exact_duplicates_name_the_page_that_stays(tmp_path):

@@ -67,13 +67,13 @@ def _the_demo_delivers(out: str, folder: Path) -> None:
 def test_the_tree_has_a_line_for_every_file():
     tree = re.search(r"```\n(pyproject\.toml.*?)```", README, re.S)
     assert tree is not None
-    listed = {word for word in re.findall(r"[\w/.-]+\.(?:py|toml|txt|svg)|Makefile", tree.group(1))}
+    listed = set(re.findall(r"[\w/.-]+\.(?:py|toml|txt|svg)|Makefile", tree.group(1)))
     for folder in ("dataops", "verifiers", "training", "flows"):
         for path in (ROOT / folder).rglob("*.py"):
             assert path.name in listed, f"README's tree does not name {path.relative_to(ROOT)}"
 
 
-@pytest.mark.parametrize("name", [name for name in re.findall(r"\]\((docs/[^)]+)\)", README)] or ["none"])
+@pytest.mark.parametrize("name", list(re.findall(r"\]\((docs/[^)]+)\)", README)) or ["none"])
 def test_pictures_are_there_and_are_svg(name):
     assert ElementTree.parse(ROOT / name).getroot().tag.endswith("svg")
 

@@ -6,6 +6,7 @@ import datetime
 
 import polars as pl
 import pytest
+
 from gristmill.dataops.extract import extract
 from gristmill.dataops.identity import row_id
 from gristmill.dataops.language import language
@@ -18,7 +19,8 @@ PARAGRAPH = (
 
 def page(body: str | bytes, *, head: str = "", charset: str | None = None, mime: str = "text/html", **columns) -> dict:
     html = body if isinstance(body, bytes) else f"<html><head>{head}</head><body>{body}</body></html>".encode()
-    return {"id": row_id(html), "uri": "https://mill.example/", "warc": "x.warc", "offset": 7, "payload": html, "charset": charset, "mime": mime, **columns}  # fmt: skip
+    place = {"uri": "https://mill.example/", "warc": "x.warc", "offset": 7}
+    return {"id": row_id(html), **place, "payload": html, "charset": charset, "mime": mime, **columns}
 
 
 def run(*pages: dict, **params):
@@ -53,7 +55,8 @@ def test_the_date_a_page_states(head, body, day):
 
 
 def test_opt_outs_of_the_page_stand_beside_those_of_its_headers():
-    head = "<meta name='ROBOTS' content='noindex'><meta name=robots content='noai'><meta name='tdm-reservation' content='1'>"
+    head = "<meta name='ROBOTS' content='noindex'><meta name=robots content='noai'>"
+    head += "<meta name='tdm-reservation' content='1'>"
     split = run(
         page(f"<p>{PARAGRAPH}</p>", head=head, robots_header="nofollow"),
         page(f"<p>{PARAGRAPH}</p>.", head=head, tdm_reservation="0", tdm_policy="https://p.example"),

@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 from datasketch import MinHash, MinHashLSH
-from gristmill.dataops.text.minhash import NO_KEY, band_keys, jaccard_pairs, resolve, signatures
-from gristmill.dataops.text.shingles import Shingles, join, shingle, shingle_words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from realdata import real
+
+from gristmill.dataops.text.minhash import NO_KEY, band_keys, jaccard_pairs, resolve, signatures
+from gristmill.dataops.text.shingles import Shingles, join, shingle, shingle_words
 
 BANDS, ROWS = 14, 8
 PERMS = BANDS * ROWS

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill.dataops.dataset import InputError
 from gristmill.dataops.fsck import fsck
 from gristmill.dataops.identity import row_id
 from gristmill.dataops.op import Split, ledger, op
 from gristmill.dataops.pack import best_fit, best_fit_decreasing
 from gristmill.dataops.store import Store, Task
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 EOD = 0
 
@@ -61,7 +62,9 @@ def test_every_token_of_every_document_is_in_one_place(tmp_path_factory, lengths
         assert row["tokens"][at:] == [EOD] * (seq_len - at)
         assert row["positions"][at:] == list(range(seq_len - at))
     expected = {
-        (row_id(str(d)), k): (EOD if k == n - 1 else 1 + (7 * d + k) % 1000) for d, n in enumerate(lengths) for k in range(n)
+        (row_id(str(d)), k): (EOD if k == n - 1 else 1 + (7 * d + k) % 1000)
+        for d, n in enumerate(lengths)
+        for k in range(n)
     }
     assert found == expected and sum(row["length"] for row in rows) == sum(lengths)
     stats = packed.manifest["stats"]
@@ -120,7 +123,9 @@ def test_best_fit_decreasing_stays_within_its_bound(lengths):
     bins = best_fit_decreasing(np.array(lengths), 10)
     filled = np.bincount(bins, weights=lengths)
     assert filled.max() <= 10
-    assert len(filled) <= 11 / 9 * optimum(lengths, 10) + 6 / 9  # Dosa 2007, for first fit decreasing; best fit likewise
+    assert (
+        len(filled) <= 11 / 9 * optimum(lengths, 10) + 6 / 9
+    )  # Dosa 2007, for first fit decreasing; best fit likewise
 
 
 def test_best_fit_takes_the_fullest_bin_that_has_room():

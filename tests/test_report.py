@@ -348,7 +348,7 @@ def test_the_report_of_the_recipe_on_the_sample(built: tuple[Path, dict[str, Any
 
 def test_the_index_of_a_crawl_has_a_report_too(built: tuple[Path, dict[str, Any]]) -> None:
     found = measure(built[1]["crawl"])
-    assert (found["totals"]["kept"], found["texts"], found["gauges"]) == (1, None, [])
+    assert (found["totals"]["kept"], found["totals"]["unit"], found["texts"], found["gauges"]) == (1, "files", None, [])
     assert "The crawl: 1 file (" in inert(render(found))
 
 

@@ -152,7 +152,8 @@ def _totals(funnel: Sequence[dict[str, Any]], dataset: Dataset) -> dict[str, Any
     """What went into the longest run of the funnel, what came out of it, and what came out of the whole."""
     run = main_run(funnel)
     if not run:
-        return {"in": dataset.rows, "kept": dataset.rows, "unit": "rows", "chars": None, "bytes": None, "tokens": None}
+        unit = funnel[-1]["unit"] if funnel else "rows"
+        return {"in": dataset.rows, "kept": dataset.rows, "unit": unit, "chars": None, "bytes": None, "tokens": None}
     known = {
         amount: next((stage[amount]["kept"] for stage in reversed(funnel) if stage[amount]["kept"] is not None), None)
         for amount in ("chars", "bytes", "tokens")

@@ -143,6 +143,8 @@ def _funnel(numbers: Numbers) -> str:
     colours = (
         '<span class="key"><i class="k1"></i>kept</span><span class="key"><i class="kd"></i>dropped, by reason</span>'
     )
+    if not run:
+        return f"<p>{told}</p>{_funnel_table(numbers)}"
     wide, narrow = funnel_svg(numbers), funnel_svg(numbers, 350)
     return (
         f'<p class="note">{colours}</p><div class="panel"><div class="wide">{wide}</div>'

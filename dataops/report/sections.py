@@ -6,7 +6,7 @@ Each is made from the numbers alone and is empty where there is nothing to show.
 from __future__ import annotations
 
 from gristmill.dataops.report.charts import bars_svg, columns_svg, histogram_svg
-from gristmill.dataops.report.draw import human, percent
+from gristmill.dataops.report.draw import count_of, human, percent
 from gristmill.dataops.report.markup import Numbers, cards, key, panel, table, text
 
 
@@ -122,10 +122,9 @@ def duplicates(numbers: Numbers) -> str:
     found = numbers["duplicates"]
     if not found["groups"]:
         return ""
-    note = (
-        f"{human(found['rows'])} rows were dropped for repeating one of {human(found['groups'])} rows that stayed. "
-        "A group is a row that stayed with those that repeat it."
-    )
+    stayed = count_of(found["groups"], "row")
+    note = f"{count_of(found['rows'], 'row')} dropped for repeating one of {stayed} that stayed. "
+    note += "A group is a row that stayed with those that repeat it."
     sizes = [(row["label"], row["groups"], 0) for row in found["sizes"]]
     parts = [panel("Groups by number of rows", note, columns_svg(sizes, "Groups by number of rows"))]
     if like := found["likeness"]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 _LIGHT = (
     "--ground:#fbfaf8;--card:#ffffff;--ink:#1d1f24;--soft:#5d626c;--line:#e4e1da;--bar:#d3d6d2;--kept:#1d7a6c;"
-    "--drop:#c65f38;--drop2:#dc8a66;--out:#c65f381a;--warn:#8a5a00;--warnbg:#fff4dc;--good:#1d7a6c;--code:#f3f1ec"
+    "--drop:#c65f38;--drop2:#dc8a66;--out:#c65f381a;--warn:#8a5a00;--warnbg:#fff4dc"
 )
 _DARK = (
     "--ground:#131518;--card:#1b1e22;--ink:#e9e7e2;--soft:#a2a7b0;--line:#2e3238;--bar:#454b52;--kept:#46bda8;"
-    "--drop:#e5825c;--drop2:#b9623f;--out:#e5825c24;--warn:#f0c674;--warnbg:#33291a;--good:#46bda8;--code:#24282d"
+    "--drop:#e5825c;--drop2:#b9623f;--out:#e5825c24;--warn:#f0c674;--warnbg:#33291a"
 )
 _SANS = 'ui-sans-serif,system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","Noto Sans",Arial,sans-serif'
 _MONO = 'ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono","DejaVu Sans Mono",monospace'
@@ -48,7 +48,7 @@ p{{margin:0 0 12px;max-width:74ch}}
 p.note{{max-width:100ch}}
 .after{{margin:10px 0 0}}
 .meta{{line-height:1.7;max-width:none}}
-code,.mono{{font-family:{_MONO};font-size:.88em;overflow-wrap:anywhere}}
+code{{font-family:{_MONO};font-size:.88em;overflow-wrap:anywhere}}
 nav{{position:sticky;top:0;z-index:2;background:var(--ground);border-bottom:1px solid var(--line);margin-top:26px}}
 nav div{{max-width:1140px;margin:0 auto;padding:0 24px;display:flex;gap:20px;overflow-x:auto;scrollbar-width:none}}
 nav a{{color:var(--soft);text-decoration:none;font-size:.9rem;padding:11px 0;white-space:nowrap}}

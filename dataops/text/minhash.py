@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+
 from gristmill.dataops.identity import mix64
 from gristmill.dataops.text.shingles import Shingles
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+
 from gristmill.dataops.text.words import batches, fold_words
 
 #: Base of the polynomial: odd, hence invertible modulo 2**64; the constant is Knuth's MMIX multiplier.
