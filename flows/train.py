@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,10 @@ def pretrain(packed: Dataset, root: Path, *, seconds: float, name: str = "base",
         path = Path(folder) / "spec.json"
         path.write_text(json.dumps(told))
         command = [sys.executable, "-m", "gristmill.training.pretrain", "--spec", str(path)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        # Threads that wait by spinning take the cores from each other wherever something else runs: on two busy cores
+        # a step took three times as long.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
     if done.returncode == 2:
         raise InputError(f"pretraining refused {packed.name}: its reason stands above")
     if done.returncode != 0:
