@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.dataops.dataset import Dataset, InputError
+from gristmill.dataops.store import Store
 
 
 def pretrain(packed: Dataset, root: Path, *, seconds: float, name: str = "base", **spec: Any) -> dict[str, Any]:
@@ -18,10 +19,10 @@ def pretrain(packed: Dataset, root: Path, *, seconds: float, name: str = "base",
 
     Raises InputError with the step's own words where it refuses the data or the spec, RuntimeError where it fails.
     """
-    told = {"data": packed.path, "digest": packed.digest, "root": str(root), "name": name, "seconds": seconds, **spec}
+    wanted = {"data": packed.path, "digest": packed.digest, "root": str(root), "name": name, "seconds": seconds, **spec}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "spec.json"
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(wanted))
         command = [sys.executable, "-m", "gristmill.training.pretrain", "--spec", str(path)]
         # Threads that wait by spinning take the cores from each other wherever something else runs: on two busy cores
         # a step took three times as long.
@@ -31,4 +32,6 @@ def pretrain(packed: Dataset, root: Path, *, seconds: float, name: str = "base",
         raise InputError(f"pretraining refused {packed.name}: its reason stands above")
     if done.returncode != 0:
         raise RuntimeError(f"pretraining ended with status {done.returncode}: its reason stands above")
-    return json.loads(done.stdout)
+    told = json.loads(done.stdout)
+    Store(root).tag(name, "latest", told["key"])
+    return told

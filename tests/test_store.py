@@ -226,3 +226,12 @@ def test_rules_report_the_first_reason_with_value_and_threshold():
         ("too_big", 60.0, 50.0),
         ("too_big", 7000.0, 50.0),
     ]
+
+
+def test_a_version_without_tags_is_found_by_its_name(tmp_path):
+    store = Store(tmp_path)
+    made = chain(store)
+    (tmp_path / "numbers" / "tags" / "latest").unlink()
+    assert store.get("numbers") == made
+    with pytest.raises(InputError, match="no tag 'golden'"):
+        store.get("numbers@golden")
