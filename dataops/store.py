@@ -118,9 +118,9 @@ class Store:
         try:
             key = (folder / "tags" / (tag or "latest")).read_text().strip()
         except FileNotFoundError:
-            found = [Dataset.load(path.parent) for path in folder.glob(f"*/{MANIFEST}")]
-            if found and not tag:  # published by a training step that was run by hand
-                return max(found, key=lambda item: (item.manifest["made"].get("at", ""), item.key))
+            versions_there = [Dataset.load(path.parent) for path in folder.glob(f"*/{MANIFEST}")]
+            if versions_there and not tag:  # published by a training step that was run by hand
+                return max(versions_there, key=lambda item: (item.manifest["made"].get("at", ""), item.key))
             tags = sorted(path.name for path in (folder / "tags").glob("*"))
             raise InputError(f"{name} has no tag {tag or 'latest'!r}; it has: {', '.join(tags) or 'none'}") from None
         return Dataset.load(folder / key[:12])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,10 +23,7 @@ def pretrain(packed: Dataset, root: Path, *, seconds: float, name: str = "base",
         path = Path(folder) / "spec.json"
         path.write_text(json.dumps(wanted))
         command = [sys.executable, "-m", "gristmill.training.pretrain", "--spec", str(path)]
-        # Threads that wait by spinning take the cores from each other wherever something else runs: on two busy cores
-        # a step took three times as long.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 2:
         raise InputError(f"pretraining refused {packed.name}: its reason stands above")
     if done.returncode != 0:

@@ -156,7 +156,8 @@ def _reached(function) -> list[str]:
             value = getattr(module, name, None) if name else None
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 value = getattr(getattr(module, node.value.id, None), node.attr, None)
-            if isinstance(value, int | float | str | bytes | tuple | list | dict | frozenset | re.Pattern):
+            constant = isinstance(value, int | float | str | bytes | tuple | list | dict | frozenset | re.Pattern)
+            if constant and value is not REGISTRY:
                 seen[name or node.attr] = f"{name or node.attr} = {_spelled(value)}"
             if inspect.isfunction(value) or inspect.isclass(value):
                 todo.append(inspect.unwrap(value) if inspect.isfunction(value) else value)
