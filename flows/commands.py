@@ -47,7 +47,9 @@ def demo(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     result = _pretrain_data([str(path)], settings)
     result["sample"] = {"path": str(path), "pages": truth["pages"], "seconds": made}
     print(f"  pretraining a tiny transformer for {options.train_seconds} s", file=sys.stderr, flush=True)
-    result["checkpoint"] = pretrain(Store(root).get("packed"), root, seconds=options.train_seconds, depth=2)
+    result["checkpoint"] = pretrain(
+        Store(root).get("packed"), root, seconds=options.train_seconds, depth=2, rows=2, learning_rate=2e-3
+    )
     result["try"] = wording.try_next(root, truth)
     return result, wording.demo(result)
 
