@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -66,7 +69,8 @@ def try_next(root: Path, truth: dict[str, Any]) -> list[str]:
     """Three commands that show something on the demo's data."""
     twin = next(case for case in truth["cases"] if case["kind"].startswith("near"))
     at = f" --root {shlex.quote(str(root))}"
-    return [f"gristmill why {twin['uri']}{at}", f"gristmill trace packed 0 100{at}", f"gristmill show clean{at}"]
+    me = "gristmill" if shutil.which("gristmill") else shlex.quote(os.path.relpath(sys.argv[0]))
+    return [f"{me} why {twin['uri']}{at}", f"{me} trace packed 0 100{at}", f"{me} show clean{at}"]
 
 
 def demo(result: dict[str, Any]) -> str:
