@@ -197,3 +197,15 @@ def test_damaged_crawls_run_through(sample, tmp_path):
     lost = store.get("pages").ledger().collect()
     assert {"empty_file"} <= set(lost["reason"]) and lost["reason"].null_count() == 0
     assert ask("fsck", "--root", str(tmp_path / "root"))["problems"] == []
+
+
+def test_two_runs_on_one_root_at_once(ran, sample, tmp_path):
+    """One builds, the other waits and takes its result; both say the same."""
+    _, first = ran
+    command = [*COMMAND, "run", "pretrain-data", "--crawl", str(sample[0]), "--vocab-size", "1000", "--seq-len", "128"]
+    command += ["--root", str(tmp_path / "root"), "--json"]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    results = [json.loads(run.communicate()[0]) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert results[0]["datasets"] == results[1]["datasets"] == first["datasets"]
+    assert ask("fsck", "--root", str(tmp_path / "root"))["problems"] == []

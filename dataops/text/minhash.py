@@ -40,7 +40,7 @@ def signatures(shingles: Shingles, bands: int = 14, rows: int = 8, seed: int = 1
 
     Shingles are mixed down to 32 bits, then permuted by a * x + b modulo 2**32 with a odd: a bijection, so no two
     values fall together after the mixing (schemes that fold a larger prime field to 32 bits inflate the estimate on
-    large sets, datasketch issue 212). The mixing itself makes about 0.1% of a set of 10 million shingles coincide.
+    large sets, datasketch#212). The mixing itself makes about 0.1% of a set of 10 million shingles coincide.
     Beside the result, memory does not grow with the length of a document. One seed gives one result everywhere: the
     coefficients come from splitmix64, not from a library's generator. Defaults: FineWeb's 14 bands of 8 rows.
     """
