@@ -8,6 +8,7 @@ context, kept in <root>/files.json, so a crawl that has moved is still the same 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,20 +57,27 @@ def crawl(store: Store, paths: Sequence[str], *, seek_bytes: int = SEEK_BYTES) -
 def hash_files(store: Store, files: Sequence[SourceFile]) -> dict[str, str]:
     """SHA-256 by URL. A local file whose size and time have not changed since the last run is not read again."""
     register = store.root / "files.json"
-    known: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads(register.read_bytes())
+    known = _known(register)
     stamps = {file.url: _stamp(file) for file in files}
     missing = [
-        file for file in files if known.get(file.url, {}).get("stamp") != stamps[file.url] or not stamps[file.url]
+        file for file in files if not stamps[file.url] or known.get(file.url, {}).get("stamp") != stamps[file.url]
     ]
     found = store.executor.run(_hash, [file.url for file in missing])
-    for file, digest in zip(missing, found, strict=True):
-        known[file.url] = {"stamp": stamps[file.url], "sha256": digest}
-    if missing:
+    hashed = zip(missing, found, strict=True)
+    new = {file.url: {"stamp": stamps[file.url], "sha256": digest} for file, digest in hashed}
+    if new:
         store.root.mkdir(parents=True, exist_ok=True)
-        write_json(register, known)
-    return {file.url: known[file.url]["sha256"] for file in files}
+        with (store.root / "files.lock").open("w") as lock:  # another run may have added files of its own
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_json(register, _known(register) | new)
+    return {file.url: (new.get(file.url) or known[file.url])["sha256"] for file in files}
+
+
+def _known(register: Path) -> dict[str, Any]:
+    """Files seen under a root, by URL; none where there is no register, or none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(register.read_bytes())
+    return {}
 
 
 def located(root: str | Path) -> dict[str, str]:

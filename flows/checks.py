@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def check_pretrain_data(
     if tokenizer is None:
         check_vocab_size(vocab_size)
     found = None if tokenizer is None else given(tokenizer)
-    probe = Path(root) / ".building" / ".writable"
+    probe = Path(root) / ".building" / f".writable-{os.getpid()}"
     probe.parent.mkdir(parents=True, exist_ok=True)
     probe.touch()
     probe.unlink()

@@ -205,7 +205,8 @@ def test_two_runs_on_one_root_at_once(ran, sample, tmp_path):
     command = [*COMMAND, "run", "pretrain-data", "--crawl", str(sample[0]), "--vocab-size", "1000", "--seq-len", "128"]
     command += ["--root", str(tmp_path / "root"), "--json"]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    results = [json.loads(run.communicate()[0]) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0]
+    told = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], told
+    results = [json.loads(out) for out, _ in told]
     assert results[0]["datasets"] == results[1]["datasets"] == first["datasets"]
     assert ask("fsck", "--root", str(tmp_path / "root"))["problems"] == []
