@@ -67,6 +67,7 @@ def merged(
 
 
 def when(started: float) -> dict[str, Any]:
+    """The time now, in UTC, and the seconds since `started` (of perf_counter)."""
     now = time.time()
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
