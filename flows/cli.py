@@ -47,6 +47,7 @@ COMMANDS = {
     "mix": "mix",
     "holdout": "holdout",
     "export": "export",
+    "verify": "verify",
     "reindex": "reindex",
 }
 

@@ -36,7 +36,7 @@ def test_imports_point_one_way(path):
         assert all(name.startswith("gristmill.dataops") for name in ours)
         assert not outside & {"prefect", "torch", "transformers"}
     if folder == "verifiers":
-        assert all(name.startswith(("gristmill.verifiers", "gristmill.dataops.dataset")) for name in ours)
+        assert all(name.startswith(("gristmill.verifiers", "gristmill.dataops")) for name in ours)
         assert not outside & {"prefect", "torch"}
     if folder == "training":
         assert all(name.startswith(("gristmill.training", "gristmill.dataops.dataset")) for name in ours)

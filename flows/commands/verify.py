@@ -1,0 +1,128 @@
+"""Responses judged: a file of cases into a file of verdicts, or a dataset into one with verdicts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from gristmill.dataops.dataset import InputError
+from gristmill.flows.commands.common import Result, open_store, positive, table
+
+HELP = (
+    "Judge responses by a verifier: maths, programs, instructions, tools, facts, formats, safety, or one of your own."
+)
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """What is judged, by which verifier, and where the verdicts go."""
+    command.add_argument(
+        "cases", metavar="CASES", help="a file of JSON lines {id, prompt, response, ...}, or a dataset"
+    )
+    command.add_argument(
+        "--verifier", required=True, metavar="NAME", help="its name, or FILE.py:FUNCTION for one of your own"
+    )
+    command.add_argument("--out", metavar="FILE", help="where the verdicts of a file go, one JSON line for each line")
+    command.add_argument("--name", help="what to publish a dataset with verdicts as (default DATASET-verified)")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="PARAMETER=VALUE", help="a parameter of the verifier"
+    )
+    command.add_argument("--unsafe", action="store_true", help="run programs without a sandbox where none can be had")
+    command.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
+
+
+def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
+    """Judge; status 1 where there were rows and none of them could be judged."""
+    from gristmill.verifiers.verdict import Summary
+
+    verifier = _verifier(options)
+    if Path(options.cases).is_file() or options.out is not None:
+        judged, where = _file(options, settings, verifier)
+    else:
+        judged, where = _dataset(options, settings, verifier)
+    summary: Summary = judged.summary
+    result = {
+        "verifier": verifier.identity,
+        **where,
+        "rows": summary.rows,
+        "mean": None if math.isnan(summary.mean) else summary.mean,
+        "unjudged": summary.unjudged,
+        "reasons": dict(sorted(summary.reasons.items(), key=lambda item: (-item[1], item[0]))),
+        "seconds": round(judged.seconds, 3),
+        "status": int(0 < summary.rows == summary.unjudged),
+    }
+    return result, _text(result)
+
+
+def _verifier(options: argparse.Namespace) -> Any:
+    from gristmill.verifiers.verifier import find
+
+    factory = find(options.verifier)
+    params = dict(_parameter(text) for text in options.set)
+    if options.unsafe:
+        params["isolation_context"] = "none"
+    try:
+        return factory(**params)
+    except TypeError as error:  # a parameter that is missing or unknown; no row has been judged yet
+        raise InputError(f"{options.verifier}: {error}") from None
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"--set {text}: write PARAMETER=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _file(options: argparse.Namespace, settings: dict[str, Any], verifier: Any) -> tuple[Any, dict[str, Any]]:
+    from gristmill.dataops.executor import LocalPool
+    from gristmill.flows.progress import draw
+    from gristmill.verifiers.cases import verify_file
+
+    if options.out is None:
+        raise InputError("where should the verdicts go? name a file with --out")
+    with LocalPool(settings.get("workers")) as pool:
+
+        def progress(done: int, total: int, rows: int) -> None:
+            draw("verify", done, total, rows)
+
+        judged = verify_file(options.cases, options.out, verifier, executor=pool, progress=progress)
+    return judged, {"out": options.out}
+
+
+def _dataset(options: argparse.Namespace, settings: dict[str, Any], verifier: Any) -> tuple[Any, dict[str, Any]]:
+    from gristmill.dataops.executor import InProcess, LocalPool
+    from gristmill.dataops.store import Store
+    from gristmill.flows.progress import draw
+    from gristmill.verifiers.cases import Judged, added
+    from gristmill.verifiers.over import verify
+    from gristmill.verifiers.verdict import Verdict, summarise
+
+    started = time.perf_counter()
+    source = open_store(settings).get(options.cases)
+    name = options.name or f"{source.name}-verified"
+    with LocalPool(settings.get("workers")) as pool:
+        store = Store(open_store(settings).root, InProcess() if verifier.many else pool, draw)
+        made = store.build(name, verify(verifier), [source])
+    parts = [
+        summarise(Verdict(said["score"], said["reason"]) for said in batch.column("verdict").to_pylist())
+        for batch in made.batches(8192)
+    ]
+    where = {"dataset": {"name": made.name, "key": made.key, "digest": made.digest}}
+    return Judged(added(parts), time.perf_counter() - started), where
+
+
+def _text(result: dict[str, Any]) -> str:
+    mean = "none could be judged" if result["mean"] is None else f"mean score {result['mean']:.4f}"
+    head = f"{result['rows']:,} rows by {result['verifier']['name']}, {mean}, {result['unjudged']:,} not judged"
+    head += f", {result['seconds']:.1f} s"
+    rows = [["reason", "rows"], *([reason, f"{count:,}"] for reason, count in result["reasons"].items())]
+    made = result.get("dataset")
+    where = f"Verdicts: {result['out']}" if made is None else f"Published: {made['name']}:{made['key'][:12]}"
+    return "\n\n".join([head, table(rows, (1,)), where])
