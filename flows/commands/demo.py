@@ -47,6 +47,7 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     leak = next(case for case in truth["cases"] if case["kind"] == "benchmark_leak")
     benchmark = root / "bakery.jsonl"
     benchmark.write_text(json.dumps({"prompt": leak["prompt"], "answer": leak["answer"]}) + "\n")
+    _write_answers(root)
     settings |= {"redact": [], "benchmarks": [str(benchmark)]}
     result = run_pretrain_data([str(path)], settings)
     result["sample"] = {"path": str(path), "pages": truth["pages"], "seconds": made}
@@ -56,6 +57,14 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     )
     result["try"] = _try_next(root, truth)
     return result, _text(result)
+
+
+def _write_answers(root: Path) -> None:
+    """Two files of responses for `gristmill verify`."""
+    from gristmill.dataops.demo.answers import PROGRAMS, SUMS
+
+    for name, cases in (("sums", SUMS), ("programs", PROGRAMS)):
+        (root / f"{name}.jsonl").write_text("".join(f"{json.dumps(case)}\n" for case in cases))
 
 
 def _try_next(root: Path, truth: dict[str, Any]) -> list[str]:
