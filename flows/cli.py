@@ -42,6 +42,7 @@ COMMANDS = {
     "decontaminate": "decontaminate",
     "takedown": "takedown",
     "train-filter": "train_filter",
+    "train-toxicity": "train_toxicity",
     "train-tokenizer": "train_tokenizer",
     "compare-tokenizers": "compare_tokenizers",
     "mix": "mix",

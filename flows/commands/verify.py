@@ -7,10 +7,13 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gristmill.dataops.dataset import InputError
 from gristmill.flows.commands.common import Result, open_store, positive, table
+
+if TYPE_CHECKING:
+    from gristmill.verifiers.verifier import Verifier
 
 HELP = (
     "Judge responses by a verifier: maths, programs, instructions, tools, facts, formats, safety, or one of your own."
@@ -30,6 +33,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="PARAMETER=VALUE", help="a parameter of the verifier"
     )
+    command.add_argument("--model", metavar="DATASET", help="safety: a classifier that train-toxicity made")
+    command.add_argument("--engine", metavar="FOLDER", help="judges: the folder of a model that is asked")
+    command.add_argument(
+        "--constitution", metavar="FILE", help="judges: the principles (YAML; default the shipped ones)"
+    )
     command.add_argument("--unsafe", action="store_true", help="run programs without a sandbox where none can be had")
     command.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
 
@@ -38,7 +46,7 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """Judge; status 1 where there were rows and none of them could be judged."""
     from gristmill.verifiers.verdict import Summary
 
-    verifier = _verifier(options)
+    verifier = _verifier(options, settings)
     if Path(options.cases).is_file() or options.out is not None:
         judged, where = _file(options, settings, verifier)
     else:
@@ -57,17 +65,34 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     return result, _text(result)
 
 
-def _verifier(options: argparse.Namespace) -> Any:
+def _verifier(options: argparse.Namespace, settings: dict[str, Any]) -> Verifier:
     from gristmill.verifiers.verifier import find
 
-    factory = find(options.verifier)
     params = dict(_parameter(text) for text in options.set)
     if options.unsafe:
-        params["isolation_context"] = "none"
+        params["sandbox_context"] = "none"
+    if options.model is not None:
+        from gristmill.verifiers.safety.verify import classifier
+
+        params |= classifier(open_store(settings).get(options.model))
     try:
-        return factory(**params)
+        if options.engine is not None:
+            return _judge(options, params)
+        return find(options.verifier)(**params)
     except TypeError as error:  # a parameter that is missing or unknown; no row has been judged yet
         raise InputError(f"{options.verifier}: {error}") from None
+
+
+def _judge(options: argparse.Namespace, params: dict[str, Any]) -> Verifier:
+    """A judge over the model in a folder."""
+    from gristmill.training.generate import TransformersEngine
+    from gristmill.verifiers.judge import constitution, verify
+
+    judges = {"judge": verify.pointwise, "judge.pairwise": verify.pairwise, "judge.best_of": verify.best_of}
+    if options.verifier not in judges:
+        raise InputError(f"{options.verifier} asks no engine; --engine is for {', '.join(judges)}")
+    laws = None if options.constitution is None else constitution.read(options.constitution)
+    return judges[options.verifier](TransformersEngine(options.engine), laws, **params)
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -80,7 +105,7 @@ def _parameter(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _file(options: argparse.Namespace, settings: dict[str, Any], verifier: Any) -> tuple[Any, dict[str, Any]]:
+def _file(options: argparse.Namespace, settings: dict[str, Any], verifier: Verifier) -> tuple[Any, dict[str, Any]]:
     from gristmill.dataops.executor import LocalPool
     from gristmill.flows.progress import draw
     from gristmill.verifiers.cases import verify_file
@@ -96,7 +121,7 @@ def _file(options: argparse.Namespace, settings: dict[str, Any], verifier: Any) 
     return judged, {"out": options.out}
 
 
-def _dataset(options: argparse.Namespace, settings: dict[str, Any], verifier: Any) -> tuple[Any, dict[str, Any]]:
+def _dataset(options: argparse.Namespace, settings: dict[str, Any], verifier: Verifier) -> tuple[Any, dict[str, Any]]:
     from gristmill.dataops.executor import InProcess, LocalPool
     from gristmill.dataops.store import Store
     from gristmill.flows.progress import draw
