@@ -31,7 +31,15 @@ def check_seq_len(seq_len: int) -> None:
 
 
 def _plan(
-    inputs: Sequence[Dataset], _: Path, __: int, *, seq_len: int, eod: int, vocab_size: int, window_tokens: int
+    inputs: Sequence[Dataset],
+    _: Path,
+    __: int,
+    *,
+    seq_len: int,
+    eod: int,
+    vocab_size: int,
+    tokenizer: str,
+    window_tokens: int,
 ) -> list[Task]:
     """Windows as runs of rows in shards."""
     check_seq_len(seq_len)
@@ -55,14 +63,20 @@ def _plan(
     return [*tasks, Task(runs, rows)] if runs or not tasks else tasks
 
 
-@op("pack.best_fit", version=1, kind="source", plan=_plan, makes="tokens")
+@op("pack.best_fit", version=2, kind="source", plan=_plan, makes="tokens")
 def best_fit(
-    task: Sequence[tuple[Shard, int, int]], *, seq_len: int, eod: int, vocab_size: int, window_tokens: int = 1 << 24
+    task: Sequence[tuple[Shard, int, int]],
+    *,
+    seq_len: int,
+    eod: int,
+    vocab_size: int,
+    tokenizer: str,
+    window_tokens: int = 1 << 24,
 ) -> Iterator[Split]:
     """Rows of `seq_len` tokens: `tokens`, `positions` (0 begins a segment, and the padding), `segments`, `length`.
 
-    `length` counts the tokens of documents in a row; what follows is padding, filled with `eod`. `vocab_size` is
-    handed on to training. Documents carry their closing `eod` already.
+    `length` counts the tokens of documents in a row; what follows is padding, filled with `eod`. `vocab_size`
+    and `tokenizer` (its digest) are handed on to training. Documents carry their closing `eod` already.
     """
     tables = [shard.read(["id", "tokens"]).slice(start, stop - start) for shard, start, stop in task]
     dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32

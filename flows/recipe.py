@@ -143,7 +143,7 @@ def recipe(
         words = make("tokenizer", lambda: store.build("tokenizer", train_bpe(vocab_size=vocab_size), [text]))
     encoded = make("encoded", lambda: store.build("encoded", encode(words), [text, words]))
     stats = words.manifest["stats"]
-    fit = best_fit(seq_len=seq_len, eod=stats["eod"], vocab_size=stats["vocab_size"])
+    fit = best_fit(seq_len=seq_len, eod=stats["eod"], vocab_size=stats["vocab_size"], tokenizer=words.digest)
     make("packed", lambda: store.build("packed", fit, [encoded]))
     return built
 

@@ -26,6 +26,8 @@ from gristmill.dataops.mix.weights import Source, by_temperature, drawn
 from gristmill.dataops.op import Split, ledger, op
 from gristmill.dataops.pack import best_fit
 from gristmill.dataops.store import Store
+from gristmill.dataops.tokens import token_facts
+from gristmill.training.shards import Shards
 
 SEQ = 8
 
@@ -57,7 +59,7 @@ REGISTRY["text.encode"] = _real.encode_text
 
 def packed(store: Store, name: str, rows: int, *, seq_len: int = SEQ, **params) -> Dataset:
     made = store.build(f"encoded-{name}", encoded(name=name, documents=rows, **params), [])
-    fit = best_fit(seq_len=seq_len, eod=0, vocab_size=1000, window_tokens=SEQ * 16)
+    fit = best_fit(seq_len=seq_len, eod=0, vocab_size=1000, tokenizer="t", window_tokens=SEQ * 16)
     return store.build(name, fit, [made])
 
 
@@ -106,6 +108,7 @@ def test_every_epoch_is_the_whole_source_in_another_order(tmp_path):
     store = Store(tmp_path)
     sources = {"small": packed(store, "small", 40), "large": packed(store, "large", 200)}
     mixture = mix(store, "mixture", sources, [{"tokens": 200 * SEQ, "weights": {"small": 0.5, "large": 0.5}}])
+    assert Shards(mixture).tokenizer == token_facts(sources["small"]).tokenizer  # it can be trained on as it is
     told = {item["source"]: item for item in epochs(mixture)}
     assert told["small"]["epochs"] == 2.5 and told["large"]["epochs"] == 0.5
     assert told["small"]["tokens"] == 100 * SEQ and told["small"]["share"] == 0.5

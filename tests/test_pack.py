@@ -41,7 +41,9 @@ def documents(task, *, lengths, parts_context: int = 1):
 def pack(root: Path, lengths: list[int], seq_len: int, parts: int = 1, **options):
     store = Store(root)
     encoded = store.build("encoded", documents(lengths=lengths, parts_context=parts), [])
-    return store.build("packed", best_fit(seq_len=seq_len, eod=EOD, vocab_size=1001, **options), [encoded])
+    return store.build(
+        "packed", best_fit(seq_len=seq_len, eod=EOD, vocab_size=1001, tokenizer="t", **options), [encoded]
+    )
 
 
 @given(lengths=st.lists(st.integers(1, 70), max_size=40), seq_len=st.integers(2, 32))

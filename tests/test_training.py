@@ -26,14 +26,25 @@ from gristmill.dataops.op import ledger
 from gristmill.dataops.passes import RowWriter, write_ledger
 from gristmill.training.checkpoint import load_model
 from gristmill.training.model import build, llama, logits, masked_cross_entropy
+from gristmill.training.order import draws, rows, shares
 from gristmill.training.pretrain import PretrainSpec, main, pretrain, schedule
-from gristmill.training.shards import IGNORED, Cursor, Shards, batch_rows
+from gristmill.training.shards import IGNORED, Shards
+from gristmill.training.stream import Cursor, Stream, World
 
 SEGMENTS = pa.list_(pa.struct([("id", pa.binary(16)), ("start", pa.uint32()), ("length", pa.uint32())]))
 EOD = 0
 
 
-def pack(root: Path, rows: list[list[list[int]]], *, seq_len: int, vocab_size: int, dtype=np.uint16, compression=None):
+def pack(
+    root: Path,
+    rows: list[list[list[int]]],
+    *,
+    seq_len: int,
+    vocab_size: int,
+    dtype=np.uint16,
+    compression=None,
+    tokenizer="t",
+):
     """Publish rows of documents (lists of tokens) as a packed dataset: two shards, record batches of two rows."""
     columns: dict[str, list] = {name: [] for name in ("id", "tokens", "positions", "segments", "length")}
     for number, documents in enumerate(rows):
@@ -58,7 +69,13 @@ def pack(root: Path, rows: list[list[list[int]]], *, seq_len: int, vocab_size: i
         for start in range(0, piece.num_rows, 2):
             writer.write(piece.slice(start, 2))
         parts.append(writer.close())
-    ops = [{"name": "pack", "version": 1, "params": {"seq_len": seq_len, "eod": EOD, "vocab_size": vocab_size}}]
+    ops = [
+        {
+            "name": "pack",
+            "version": 1,
+            "params": {"seq_len": seq_len, "eod": EOD, "vocab_size": vocab_size, "tokenizer": tokenizer},
+        }
+    ]
     key = recipe_key(ops, [])
     total = sum((Fingerprint(part["rows"], tuple(part["lanes"])) for part in parts), Fingerprint())
     manifest = {
@@ -165,32 +182,99 @@ def test_a_token_beyond_the_vocabulary_is_refused(tmp_path):
         shards.gather(np.array([1]))
 
 
-@given(n=st.integers(1, 40), rows=st.integers(1, 50), seed=st.integers(0, 2**63 - 1))
-def test_every_row_comes_once_per_epoch(n, rows, seed):
-    stream = np.concatenate([batch_rows(n, seed, step, rows) for step in range(3 * n // rows + 1)])
-    assert len(stream) >= 3 * n
+SEED = st.integers(0, 2**63 - 1)
+
+
+@given(n=st.integers(1, 40), batch=st.integers(1, 50), seed=SEED, source=st.integers(0, 5))
+def test_every_row_comes_once_per_epoch(n, batch, seed, source):
+    numbers = np.array_split(np.arange(3 * n), np.arange(batch, 3 * n, batch))
+    stream = np.concatenate([rows(n, seed, source, part) for part in numbers])
     for epoch in range(3):
         assert sorted(stream[epoch * n : (epoch + 1) * n]) == list(range(n))
 
 
+@given(weights=st.lists(st.floats(0.01, 1), min_size=1, max_size=6), seed=SEED, cut=st.integers(0, 20_000))
+def test_sources_have_their_shares_and_any_range_is_that_of_the_whole(weights, seed, cut):
+    parts = shares(weights)
+    source, number = draws(parts, seed, 0, 20_000)
+    for k, part in enumerate(parts):
+        assert abs((source == k).sum() - 20_000 * part / sum(parts)) < 0.01 * 20_000 + 10
+        assert (number[source == k] == np.arange((source == k).sum())).all()
+    later = draws(parts, seed, cut, 20_000)
+    assert (later[0] == source[cut:]).all() and (later[1] == number[cut:]).all()
+    first, second = draws(parts, seed, 0, cut), draws(parts, seed, cut, 20_000)
+    assert (np.concatenate([first[0], second[0]]) == source).all()
+
+
+@pytest.mark.parametrize("weights", [[], [1, 0], [1, -1], [1, float("nan")], [1, 1e-5], [0.0]])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(InputError, match="weights are"):
+        shares(weights)
+
+
 def test_the_order_is_fixed_for_good():
-    assert batch_rows(10, seed=0, step=0, rows=10).tolist() == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
-    assert batch_rows(10, seed=0, step=1, rows=10).tolist() == [5, 3, 7, 8, 2, 4, 1, 0, 6, 9]
-    assert batch_rows(10, seed=1, step=0, rows=10).tolist() == [3, 5, 2, 9, 7, 0, 8, 6, 1, 4]
+    assert rows(10, 0, 0, np.arange(10)).tolist() == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
+    assert rows(10, 0, 0, np.arange(10, 20)).tolist() == [5, 3, 7, 8, 2, 4, 1, 0, 6, 9]
+    assert rows(10, 1, 0, np.arange(10)).tolist() == [3, 5, 2, 9, 7, 0, 8, 6, 1, 4]
+    assert draws(shares([3, 1]), 0, 4090, 4102)[0].tolist() == [0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0]
 
 
 def test_a_cursor_gives_the_next_batch(data):
     shards = Shards(data)
-    stream = shards.read(rows=40, seed=3)
-    batches, cursors = zip(*(next(stream) for _ in range(6)), strict=True)
-    assert cursors[:3] == (Cursor(0, 1), Cursor(0, 2), Cursor(1, 3))
+    stream = Stream([shards], rows=40, seed=3)
+    read = stream.read()
+    batches, cursors = zip(*(next(read) for _ in range(6)), strict=True)
+    assert [cursor.step for cursor in cursors] == [1, 2, 3, 4, 5, 6]
     for after, cursor in zip(batches[1:], cursors[:-1], strict=True):
-        again, _ = next(shards.read(rows=40, seed=3, start=cursor))
+        kept = Cursor.read(json.loads(json.dumps(dataclasses.asdict(cursor))))
+        again, _ = next(stream.read(kept))
         assert torch.equal(again.tokens, after.tokens)
         assert torch.equal(again.labels, after.labels)
-    assert not torch.equal(next(shards.read(rows=40, seed=4))[0].tokens, batches[0].tokens)
-    with pytest.raises(InputError, match="epoch 1, step 3"):
-        next(shards.read(rows=8, seed=3, start=Cursor(1, 3)))
+    assert not torch.equal(next(Stream([shards], rows=40, seed=4).read())[0].tokens, batches[0].tokens)
+
+
+def test_a_resume_of_another_stream_is_refused_and_says_what_differs(tmp_path, data):
+    shards, other = Shards(data), Shards(pack(tmp_path, chain(96, 64, 32, seed=1), seq_len=64, vocab_size=32))
+    _, cursor = next(Stream([shards], rows=8, seed=3).read())
+    for stream, said in [
+        (Stream([shards], rows=16, seed=3), "rows 8 there, 16 here"),
+        (Stream([shards], rows=8, seed=4), "seed 3 there, 4 here"),
+        (Stream([shards], rows=8, seed=3, world=World(0, 2)), "world 1 there, 2 here"),
+        (Stream([other], rows=8, seed=3), "digests"),
+        (Stream([shards, other], rows=8, seed=3), "parts"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            next(stream.read(cursor))
+
+
+def test_a_world_reads_together_what_one_process_reads(tmp_path, data):
+    other = Shards(pack(tmp_path, chain(20, 64, 32, seed=1), seq_len=64, vocab_size=32))
+    sources, settings = [Shards(data), other], {"rows": 12, "seed": 5, "weights": [3, 1]}
+    alone = Stream(sources, **settings).read()
+    world = [Stream(sources, **settings, world=World(rank, 3)).read() for rank in range(3)]
+    drawn = 0
+    for _ in range(30):
+        whole, _ = next(alone)
+        parts = [next(stream)[0] for stream in world]
+        assert torch.equal(torch.cat([part.tokens for part in parts]), whole.tokens)
+        assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
+        drawn += int(whole.length.sum())
+    epochs = Stream(sources, **settings).epochs(30)
+    assert list(epochs.values()) == pytest.approx([360 * 0.75 / 96, 360 * 0.25 / 20])
+    assert drawn == 360 * 63  # every row of both holds 63 tokens of documents
+    with pytest.raises(InputError, match="divide"):
+        Stream(sources, rows=10, seed=0, world=World(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"tokenizer": "u"}, "tokenizer"), ({"vocab_size": 40}, "vocab_size"), ({"seq_len": 32}, "seq_len")],
+)
+def test_datasets_that_do_not_fit_together_are_refused(tmp_path, data, changes, said):
+    settings = {"seq_len": 64, "vocab_size": 32, **changes}
+    other = pack(tmp_path, chain(8, settings["seq_len"], 32), **settings)
+    with pytest.raises(InputError, match=f"{said} .*: encode and pack both in one way"):
+        Stream([Shards(data), Shards(other)], rows=8, seed=0)
 
 
 def test_rows_left_out_by_a_view_are_not_trained_on(tmp_path):
@@ -265,7 +349,7 @@ def test_a_checkpoint_is_published_with_what_made_it(tmp_path, data, capsys):
     assert stats["first_loss"] > 3.1
     assert stats["last_loss"] < 1.0
     assert (told["first_loss"], told["last_loss"]) == (stats["first_loss"], stats["last_loss"])
-    assert (stats["steps"], stats["cursor"], stats["seed"]) == (120, {"epoch": 10, "step": 120}, 1)
+    assert (stats["steps"], stats["cursor"]["step"], stats["seed"]) == (120, 120, 1)
     assert stats["tokens"] == 120 * 8 * 63
     assert (stats["data"], stats["device"]) == (data.digest, manifest["made"]["device"])
     assert {"torch", "transformers"} <= set(stats["versions"])
@@ -312,7 +396,7 @@ def test_a_budget_in_seconds_ends_by_the_clock(tmp_path, data, capsys):
     ticks = iter(np.arange(0, 100, 3.0))  # the clock is read at the start and after every step
     steps = list(pretrain(spec, build(llama(32, 1), 0), Shards(data), clock=lambda: next(ticks)))
     assert [m.step for m in steps] == [1, 2, 3, 4]
-    assert steps[-1].cursor == Cursor(0, 4)
+    assert steps[-1].cursor.step == 4
     assert [m.learning_rate for m in steps] == pytest.approx([1e-3 * schedule(s / 10, 0.2) for s in (0, 3, 6, 9)])
 
     assert main(["--spec", str(write_spec(tmp_path, data, seconds=0.2))]) == 0

@@ -37,9 +37,10 @@ from transformers import LlamaForCausalLM
 from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, publish_files, recipe_key, write_json
 from gristmill.training.checkpoint import building, save_model, versions
 from gristmill.training.model import build, llama, logits, masked_cross_entropy
-from gristmill.training.shards import IGNORED, Cursor, Shards
+from gristmill.training.shards import IGNORED, Shards
+from gristmill.training.stream import Cursor, Stream
 
-OP, VERSION = "pretrain", 1
+OP, VERSION = "pretrain", 2
 PLACES = ("data", "digest", "root", "name")  # of the spec, not of the identity: the digest enters as an input's
 ENDS = 10  # steps at either end whose mean loss is told
 CURVE = 200  # points of the loss curve at most
@@ -150,7 +151,7 @@ def pretrain(
     counts = np.zeros(shards.vocab_size, dtype=np.int64)
     tokens, done, started = 0, 0.0, clock()
     model.train()
-    for batch, cursor in shards.read(spec.rows, spec.seed):
+    for batch, cursor in Stream([shards], rows=spec.rows, seed=spec.seed).read():
         tokens += int(batch.length.sum())
         counts += np.bincount(batch.labels[batch.labels != IGNORED].numpy(), minlength=len(counts))
         rate = spec.learning_rate * schedule(done, spec.warmup)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,15 @@ def mix(
     """
     if not sources:
         raise InputError("a mixture of no sources: name at least one packed dataset")
+    first = next(iter(sources.values()))
     drawn([facts(source, dataset) for source, dataset in sources.items()], stages, max_epochs)  # refuses what cannot be
     made = sample(
         sources=tuple(sources),
         stages=tuple({"tokens": stage.get("tokens"), "weights": dict(stage["weights"])} for stage in stages),
         seed=seed,
         max_epochs=max_epochs,
+        seq_len=seq_len_of(first),
+        **asdict(token_facts(first)),
     )
     return store.build(name, made, [*sources.values(), *never])
 
@@ -99,7 +102,7 @@ def epochs(mixture: Dataset) -> list[dict[str, Any]]:
 
 def _plan(
     inputs: Sequence[Dataset], _: Path, __: int, *, sources: Sequence[str], stages: Sequence[Any], seed: int,
-    max_epochs: float,
+    max_epochs: float, **fit: Any,
 ) -> list[Task]:  # fmt: skip
     mixed, never = inputs[: len(sources)], inputs[len(sources) :]
     first = mixed[0]
@@ -146,13 +149,15 @@ def _refuse_held_out(sources: Mapping[str, Dataset], never: Sequence[Dataset]) -
                     )
 
 
-@op("mix.sample", version=1, kind="source", plan=_plan, makes="tokens")
+@op("mix.sample", version=2, kind="source", plan=_plan, makes="tokens")
 def sample(
-    task: Slots, *, sources: tuple[str, ...], stages: tuple[Any, ...], seed: int, max_epochs: float = MAX_EPOCHS
-) -> Iterator[Split]:
+    task: Slots, *, sources: tuple[str, ...], stages: tuple[Any, ...], seed: int,
+    seq_len: int, tokenizer: str, eod: int, vocab_size: int, max_epochs: float = MAX_EPOCHS,
+) -> Iterator[Split]:  # fmt: skip
     """Packed rows drawn from several sources: the columns of `pack.best_fit`, with `source`, `stage` and `epoch`.
 
     `source` counts in the order of `sources`, and the first `len(sources)` inputs are those; the others are held out.
+    The last parameters say for training how the sources were packed.
     """
     slots = np.arange(task.first, task.last)
     total = sum(draw.rows for draw in task.draws)

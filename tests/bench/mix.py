@@ -66,7 +66,7 @@ def mixing(tokens: int = 100_000_000) -> Iterator[dict[str, Any]]:
         pool.warm(["gristmill.dataops.mix.mixture", "gristmill.dataops.pack"])
         store = Store(Path(work) / "root", pool)
         sources: dict[str, Dataset] = {}
-        fit = best_fit(seq_len=SEQ_LEN, eod=FACTS["eod"], vocab_size=FACTS["vocab_size"])
+        fit = best_fit(seq_len=SEQ_LEN, eod=FACTS["eod"], vocab_size=FACTS["vocab_size"], tokenizer="t")
         for name, share in PARTS.items():
             made = store.build(f"encoded-{name}", encode_random(name, round(tokens * share)), [])
             sources[name] = store.build(name, fit, [made])
