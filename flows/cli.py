@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from gristmill.dataops.dataset import DamagedError, InputError
+from gristmill.dataops.executor import WorkerDied
 
 ROOT = ".gristmill"
 
@@ -79,11 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(options, str(error), 2)
     except DamagedError as error:
         return _fail(options, f"{error}; `gristmill fsck` checks everything", 1)
+    except WorkerDied as error:
+        return _fail(options, str(error), 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(options, f"{where}{error.strerror or error}; what was published before is whole", 1)
     except KeyboardInterrupt:
-        return _fail(options, "interrupted; the next run goes on from here", 130)
+        return _fail(options, "interrupted; what is published is whole, and the same command goes on from it", 130)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -93,8 +93,8 @@ def test_one_verdict_per_row_and_in_order_whatever_the_rows_hold():
         (0.5, "number"),
     ]
     assert "out of order" in told[2].evidence["error"]
-    broken = fixed(column="missing").rows([{"prompt": "p", "response": "r"}] * 2)
-    assert [said.reason for said in broken] == ["verifier_failed"] * 2
+    asked = [{"prompt": "p", "response": "r"}, {"prompt": "p", "response": "r", "known": 1.0}]
+    assert [said.reason for said in fixed(column="known").rows(asked)] == ["verifier_failed", "fixed"]
 
 
 def test_two_verifiers_of_one_name_are_refused():

@@ -1,9 +1,10 @@
 """A file of cases in, a file of verdicts out: one line per line, in order.
 
-A case is a JSON object with `prompt`, `response` and what its verifier needs, and an `id` where it has one (else its
-number, from 1). The law: every line that is not blank gets one verdict. A line that is no such object is a verdict
-without a score ("unreadable_row"); a file that ends in damage has one more, which says so. Tasks are probed before they
-are used (probes.py). Lines may be compressed (gzip, zstd, LZ4); memory is bounded by `WINDOW` chunks of `CHUNK` lines.
+A case is a JSON object with `prompt`, `response` and what its verifier needs, and an `id` where it has one (else, and
+for a NaN in the id, its number from 1 among the lines that are not blank). The law: every line that is not blank gets
+one verdict. A line that is no such object is a verdict without a score ("unreadable_row"); a file that ends in damage
+has one more, which says so. Tasks are probed before they are used (probes.py). Lines may be compressed (gzip, zstd,
+LZ4); memory is bounded by `WINDOW` chunks of `CHUNK` lines.
 
 The verdicts appear by one rename, when all of them are there.
 """
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gristmill.dataops.dataset import InputError
 from gristmill.dataops.executor import Executor, InProcess
@@ -30,6 +31,7 @@ from gristmill.verifiers.verifier import Verifier
 CHUNK = 512  # lines that one worker judges at a time
 WINDOW = 4  # chunks per worker that are held at once
 MAX_LINE = 64 << 20  # bytes; a longer line is an unreadable row
+MAX_DEPTH = 200  # brackets in each other in a line; Python's own readers and writers stop near 1,000
 
 Line = tuple[int, bytes | None, str]  # its number from 1, its bytes, why it cannot be read
 
@@ -61,13 +63,17 @@ def verify_file(
         raise InputError(f"no file of cases at {source}")
     if target.exists() and source.samefile(target):
         raise InputError(f"{target} holds the cases: write the verdicts to another file")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: name a file for the verdicts")
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {target.parent} for the verdicts: make it first")
     runs = InProcess() if verifier.many or executor is None else executor
     summaries = []
     scratch = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         with scratch.open("w") as file:
             for window, at, size in _windows(source, runs.workers * WINDOW * CHUNK):
-                chunks = [(verifier, window[i : i + CHUNK]) for i in range(0, len(window), CHUNK)]
+                chunks = [_Chunk(verifier, window[i : i + CHUNK]) for i in range(0, len(window), CHUNK)]
                 for text, summary in runs.run(_judge, chunks) if len(chunks) > 1 else map(_judge, chunks):
                     file.write(text)
                     summaries.append(summary)
@@ -114,7 +120,17 @@ def _windows(source: Path, size: int) -> Iterator[tuple[list[Line], int, int]]:
 _PROBED: dict[str, Probed] = {}
 
 
-def _judge(chunk: tuple[Verifier, list[Line]]) -> tuple[str, Summary]:
+class _Chunk(NamedTuple):
+    """What one worker judges at a time; as a text, for the message about a worker that died, where it stands."""
+
+    verifier: Verifier
+    lines: list[Line]
+
+    def __str__(self) -> str:
+        return f"lines {self.lines[0][0]} to {self.lines[-1][0]}"
+
+
+def _judge(chunk: _Chunk) -> tuple[str, Summary]:
     """Lines in, lines of verdicts out, with their summary."""
     verifier, told = chunk
     probed = _PROBED.setdefault(f"{verifier.origin} {verifier.identity} {sorted(verifier.context)}", Probed(verifier))
@@ -123,7 +139,7 @@ def _judge(chunk: tuple[Verifier, list[Line]]) -> tuple[str, Summary]:
     verdicts: list[Verdict | None] = []
     for number, line, why in told:
         row, trouble = _row(line, why)
-        ids.append(number if row is None or row.get("id") is None else row["id"])
+        ids.append(number if row is None or row.get("id") is None or not _is_json(row["id"]) else row["id"])
         verdicts.append(None if row is not None else Verdict(None, "unreadable_row", {"line": number, "why": trouble}))
         if row is not None:
             rows.append(row)
@@ -143,6 +159,25 @@ def _row(line: bytes | None, why: str) -> tuple[dict[str, Any] | None, str]:
         row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError) as error:
         return None, f"not JSON: {error}"[:200]
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _deep(row):
+        return None, f"more than {MAX_DEPTH} brackets stand in each other"
     if not isinstance(row, dict):
         return None, f"a JSON object is expected, not {type(row).__name__}"
     return row, ""
+
+
+def _deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        boxes = [item for item in level if isinstance(item, dict | list)]
+        level = [item for box in boxes for item in (box.values() if isinstance(box, dict) else box)]
+    return bool(level)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value that was read can be written as JSON: no NaN in it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True

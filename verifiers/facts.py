@@ -28,6 +28,7 @@ from typing import Any
 from gristmill.dataops.dataset import InputError
 from gristmill.verifiers.claims import passages, triples
 from gristmill.verifiers.claims.text import sentences, statement
+from gristmill.verifiers.instructions.texts import says_something
 from gristmill.verifiers.verdict import Verdict
 from gristmill.verifiers.verifier import Row, verifier
 
@@ -93,7 +94,7 @@ def facts(
         bases.append(_from_file(str(file), state.st_mtime_ns, state.st_size, relations))
     if not bases:
         return Verdict(None, "no_knowledge")
-    if not response.strip():
+    if not says_something(response):
         return Verdict(0.0, "empty_response")
     if len(response) > MAX_CHARS:
         return Verdict(0.0, "too_long", {"characters": len(response)})
@@ -149,9 +150,9 @@ def _judged(claim: Any, bases: Sequence[Knowledge], functional: Sequence[triples
 
 def _rows(value: Any) -> list[str | Mapping[str, Any]]:
     """Facts as triples and passages. Raises ValueError for what is neither."""
-    if isinstance(value, str):
-        value = json.loads(value) if value.lstrip()[:1] in ("[", "{") else [value]
-    items = [value] if isinstance(value, Mapping) else list(value)
+    if isinstance(value, str) and value.lstrip()[:1] not in ("[", "{"):
+        value = [value]
+    items = _listed(value, "facts")
     made: list[str | Mapping[str, Any]] = []
     for n, item in enumerate(items):
         if isinstance(item, Mapping) and isinstance(item.get("text"), str):
@@ -167,10 +168,23 @@ def _rows(value: Any) -> list[str | Mapping[str, Any]]:
 
 
 def _claims(value: Any) -> list[Any]:
-    value = json.loads(value) if isinstance(value, str) else value
-    for n, item in enumerate(value):
+    items = _listed(value, "claims")
+    for n, item in enumerate(items):
         if not isinstance(item, str):
             _check_triple(item, f"claim {n}")
+    return items
+
+
+def _listed(value: Any, what: str) -> list[Any]:
+    """The items of a list, one row, or the JSON text of them. Raises ValueError for anything else."""
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except RecursionError:
+        raise ValueError(f"{what} are nested too deeply") from None
+    if isinstance(value, Mapping):
+        return [value]
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise ValueError(f"{what} are no list")
     return list(value)
 
 

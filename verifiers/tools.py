@@ -160,7 +160,9 @@ def _attempt(response: str, schemas: Mapping[str, Any]) -> bool:
     names = "|".join(re.escape(form) for name in schemas for form in {name, name.replace(".", "_")})
     if not names:
         return False
-    return re.search(rf'(?<![\w.])(?:{names})\((?!\s*\))|"(?:{names})"\s*[:}},]', text) is not None
+    called = rf"(?<![\w.])(?:{names})\((?!\s*\))"
+    quoted = rf"""["']name["']\s*:\s*["'](?:{names})["']|["'](?:{names})["']\s*:\s*{{|"(?:{names})"\s*[:}},]"""
+    return re.search(f"{called}|{quoted}", text) is not None
 
 
 def _shown(calls: Sequence[Call]) -> list[dict[str, Any]]:

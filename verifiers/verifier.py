@@ -99,7 +99,9 @@ class Verifier:
             except InputError:
                 raise
             except Exception as error:
-                judged = [_failed(error)] * len(fit)
+                # One row's trouble is not its neighbours': each is asked about alone, unless what failed is outside.
+                alone = len(fit) > 1 and not isinstance(error, OSError)
+                judged = [self.rows([rows[i]])[0] for i in fit] if alone else [_failed(error)] * len(fit)
             if len(judged) != len(fit):
                 raise ValueError(f"{self.name} returned {len(judged)} verdicts for {len(fit)} rows")
             for i, verdict in zip(fit, judged, strict=True):

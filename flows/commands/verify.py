@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import time
+import types
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,9 @@ from gristmill.flows.commands.common import Result, open_store, positive, table
 
 if TYPE_CHECKING:
     from gristmill.verifiers.verifier import Verifier
+
+#: By which a name that stands for nothing was meant as a file.
+_SUFFIXES = (".json", ".jsonl", ".ndjson", ".gz", ".zst", ".lz4")
 
 HELP = (
     "Judge responses by a verifier: maths, programs, instructions, tools, facts, formats, safety, or one of your own."
@@ -47,7 +54,10 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     from gristmill.verifiers.verdict import Summary
 
     verifier = _verifier(options, settings)
-    if Path(options.cases).is_file() or options.out is not None:
+    cases = Path(options.cases)
+    if not cases.exists() and cases.suffix in _SUFFIXES:
+        raise InputError(f"no file of cases at {cases}")
+    if cases.is_file() or options.out is not None:
         judged, where = _file(options, settings, verifier)
     else:
         judged, where = _dataset(options, settings, verifier)
@@ -78,9 +88,39 @@ def _verifier(options: argparse.Namespace, settings: dict[str, Any]) -> Verifier
     try:
         if options.engine is not None:
             return _judge(options, params)
-        return find(options.verifier)(**params)
+        factory = find(options.verifier)
+        _check(factory, params)
+        return factory(**params)
     except TypeError as error:  # a parameter that is missing or unknown; no row has been judged yet
         raise InputError(f"{options.verifier}: {error}") from None
+
+
+def _check(factory: Any, params: dict[str, Any]) -> None:
+    """Raises TypeError for a parameter that is not of its declared kind, before any row meets it."""
+    try:
+        hints = typing.get_type_hints(factory)
+    except NameError:  # names that only a type checker has imported, in a verifier of one's own
+        return
+    for name, value in params.items():
+        if name in hints and not _fits(value, hints[name]):
+            kind = hints[name].__name__ if isinstance(hints[name], type) else str(hints[name])
+            raise TypeError(f"{name} is {json.dumps(value)}, which is no {re.sub(r'[a-z_.]+[.](?=[A-Z])', '', kind)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of a declared kind; kinds that JSON knows nothing of are left to the verifier."""
+    kind, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, item) for item in args)
+    if kind is typing.Literal:
+        return value in args
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (list, tuple, Sequence) and isinstance(value, list):
+        return all(_fits(item, args[0]) for item in value) if args else True
+    return isinstance(value, kind) if isinstance(kind, type) else True
 
 
 def _judge(options: argparse.Namespace, params: dict[str, Any]) -> Verifier:

@@ -4,11 +4,11 @@ A citation is a number or a known id in square brackets, [1], [2, 3], [4-6], [do
 or „...“ or «...», of at least three words. `context` is what was given: one text (its ids are the [1] in it), a list of
 texts (1, 2, ...), a mapping of ids to texts, or a list of {"id", "text"}.
 
-The laws: every cited id exists and every quoted span, short ones too, stands in the context letter by letter after
-white space and quotation marks are made alike; a quote with a citation right behind it stands in one of the passages
-cited. Punctuation at a quote's ends is left out, and "..." inside divides it into parts that stand in this order. No
-citation at all fails. Not covered: whether the passage supports the claim (see `facts`), and quotes in single
-marks. A bracketed year, or an index in code, reads as a citation; an inch mark as half a quote.
+The laws: every cited id exists, and its passage says something; every quoted span, short ones too, stands in the
+context letter by letter after white space and quotation marks are made alike; a quote with a citation right behind it
+stands in one of the passages cited. Punctuation at a quote's ends is left out, and "..." inside divides it into parts
+that stand in this order. No citation at all fails. Not covered: whether the passage supports the claim (see `facts`),
+and quotes in single marks. A bracketed year, or an index in code, reads as a citation; an inch mark as half a quote.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _passages(context: Any) -> tuple[dict[str, str], list[str]] | None:
     if isinstance(context, str):
         found = [name for inner in _BRACKET.findall(context) for name in _ids(inner, {})]
         passage = _alike(context)
-        return (dict.fromkeys(found, passage), [passage]) if passage else None
+        return (dict.fromkeys(found, passage), [passage]) if texts.says_something(passage) else None
     if isinstance(context, Mapping):
         pairs = [(str(name), text) for name, text in context.items()]
     elif isinstance(context, Sequence):
@@ -95,8 +95,10 @@ def _passages(context: Any) -> tuple[dict[str, str], list[str]] | None:
         ]
     else:
         return None
-    known = {name: _alike(text) for name, text in pairs if isinstance(text, str)}
-    return (known, list(known.values())) if known and len(known) == len(pairs) else None
+    if not all(isinstance(text, str) for _, text in pairs) or len(dict(pairs)) < len(pairs):
+        return None
+    known = {name: _alike(text) for name, text in pairs if texts.says_something(text)}
+    return (known, list(known.values())) if known else None
 
 
 def _ids(inner: str, known: Mapping[str, str]) -> Iterator[str]:

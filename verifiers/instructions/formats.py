@@ -27,14 +27,7 @@ __all__ = ["citations", "json_schema", "length", "pattern", "think", "xml"]
 Row = Mapping[str, Any]
 
 _NAME = re.compile(r"[A-Za-z_][\w.:-]*")
-#: What has no width and pads a text unseen.
-_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _ANSWER = ("think", "answer")
-
-
-def _blank(text: str) -> bool:
-    """Whether nothing in a text can be seen."""
-    return not _UNSEEN.sub("", text).strip()
 
 
 def _each(rows: Sequence[Row], column: str, common: Any, judge: Callable[[str, Any], Verdict]) -> list[Verdict]:
@@ -45,7 +38,7 @@ def _each(rows: Sequence[Row], column: str, common: Any, judge: Callable[[str, A
         asked = common if own is None else own
         if asked is None:
             verdicts.append(Verdict(None, f"no_{column}"))
-        elif _blank(row["response"]):
+        elif texts.blank(row["response"]):
             verdicts.append(Verdict(0.0, "empty"))
         else:
             try:
@@ -124,7 +117,7 @@ def _parts(text: str, names: Sequence[str]) -> _Parts:
         edges = [0, *itertools.chain.from_iterable(mark.span() for mark in marks), len(text)]
         spans = [text[edges[i] : edges[i + 1]] for i in range(0, len(edges), 2)]
         inside = {name: text[marks[2 * i].end() : marks[2 * i + 1].start()] for i, name in enumerate(names)}
-        blank = next((name for name in names if _blank(inside[name])), None)
+        blank = next((name for name in names if texts.blank(inside[name])), None)
         # Every second span lies between a closing and an opening tag, the first and the last included.
         outside = "".join(spans[::2])
         return _Parts(inside, outside) if blank is None else _Parts(inside, outside, "empty_tag", blank)
@@ -173,7 +166,7 @@ def think(prompt: str, response: str) -> Verdict:
     Where the prompt itself ends in "<think>", as chat templates of reasoning models do, the response begins inside it.
     Fails as `format.xml` does, and with text_outside.
     """
-    if _blank(response):
+    if texts.blank(response):
         return Verdict(0.0, "empty")
     begun = prompt.rstrip().endswith("<think>") and not response.lstrip().startswith("<think>")
     return _tagged(_parts("<think>" + response if begun else response, _ANSWER), outside_allowed=False)
@@ -196,9 +189,9 @@ def length(
     """
     if unit not in _UNITS or (minimum is None and maximum is None):
         return Verdict(None, "bad_limits", {"unit": str(unit)[:80], "minimum": minimum, "maximum": maximum})
-    if _blank(response):
+    if texts.blank(response):
         return Verdict(0.0, "empty")
-    count = _UNITS[unit](_UNSEEN.sub("", response))
+    count = _UNITS[unit](texts.UNSEEN.sub("", response))
     evidence = {"unit": unit, "count": count}
     if minimum is not None and count < minimum:
         return Verdict(0.0, "too_short", evidence)

@@ -23,6 +23,7 @@ OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _BULLET = re.compile(r"^[^\S\n]*+[*-][^\S\n]++(?=[^\n]*?[^\s*-])", re.MULTILINE)
 _EMPHASIS = re.compile(r"(\*{1,3})(?=[^\s*])[^*\n]*+(?<=[^\s*])\1")
 _COMMAS = re.compile("[,\u060c\u3001\uff0c\ufe50\ufe51\uff64\u201a]")
+_ENDS = " .,;:!?\"'*_`"
 _CODE = re.compile(r"[a-z]{2,3}(-[a-z]{2,4})?")
 #: Where other codes than lid.176's are in use for a language.
 _CODES = {"zh-cn": "zh", "zh-tw": "zh", "iw": "he", "nb": "no", "fil": "tl", "in": "id", "ji": "yi"}
@@ -89,8 +90,8 @@ def number_words(text: str, *, num_words: int, relation: Relation) -> Finding:
 
 @constraint("length_constraints:number_paragraphs")
 def number_paragraphs(text: str, *, num_paragraphs: int) -> Finding:
-    """Exactly so many paragraphs divided by `***`, none blank; a divider at the head or the end divides nothing."""
-    parts = [part.strip() != "" for part in text.split("***")]
+    """Exactly so many paragraphs divided by `***`, each with a letter or digit; a divider at an end divides nothing."""
+    parts = [texts.says_something(part) for part in text.split("***")]
     return Finding(all(parts[1:-1]) and sum(parts) == num_paragraphs, sum(parts))
 
 
@@ -104,7 +105,7 @@ def nth_paragraph_first_word(text: str, *, num_paragraphs: int, nth_paragraph: i
         raise BadArguments(
             f"length_constraints:nth_paragraph_first_word: paragraph {nth_paragraph} of {num_paragraphs} is none"
         )
-    parts = [part for part in text.split("\n\n") if part.strip()]
+    parts = [part for part in text.split("\n\n") if not texts.blank(part)]
     if len(parts) != num_paragraphs:
         return Finding(False, {"paragraphs": len(parts)})
     head = parts[nth_paragraph - 1].split(maxsplit=1)[0].lstrip("'").lstrip('"')
@@ -164,9 +165,10 @@ def constrained_response(text: str) -> Finding:
 def number_highlighted_sections(text: str, *, num_highlights: int) -> Finding:
     """At least so many spans *so* or **so**, with no white space inside the stars, as Markdown has it.
 
-    Upstream takes what stands between a bullet's star and the next one for a highlight, and counts ***so*** twice.
+    Upstream takes what stands between a bullet's star and the next one for a highlight, counts ***so*** twice, and
+    passes spans of signs alone.
     """
-    count = sum(1 for _ in _EMPHASIS.finditer(text))
+    count = sum(1 for span in _EMPHASIS.finditer(text) if texts.says_something(span[0]))
     return Finding(count >= num_highlights, count)
 
 
@@ -199,20 +201,25 @@ def json_format(text: str) -> Finding:
 
 @constraint("detectable_format:title")
 def title(text: str) -> Finding:
-    """A title in double angle brackets on one line, not blank: <<so>>."""
+    """A title in double angle brackets on one line, with a letter or a digit in it: <<so>>."""
     for line in text.split("\n"):
         start, end = line.find("<<"), line.rfind(">>")
-        if start >= 0 and end > start + 1 and line[start : end + 2].strip("<>").strip():
+        if start >= 0 and end > start + 1 and texts.says_something(line[start:end]):
             return Finding(True)
     return Finding(False)
 
 
 @constraint("combination:two_responses")
 def two_responses(text: str) -> Finding:
-    """Two different answers with six stars between them; nothing blank but before the first and after the last."""
-    parts = [part.strip() for part in text.split("******")]
-    said = [part for part in parts if part]
-    return Finding(all(parts[1:-1]) and len(said) == 2 and said[0] != said[1], len(said))
+    """Two different answers with six stars between them; nothing blank but before the first and after the last.
+
+    An answer has a letter or a digit; case, white space, what is unseen and punctuation at the ends make no other one.
+    """
+    parts = [" ".join(texts.UNSEEN.sub("", part).casefold().split()).strip(_ENDS) for part in text.split("******")]
+    said = [part for part in parts if texts.says_something(part)]
+    twice = len(said) == 2 and said[0] == said[1]
+    ok = all(map(texts.says_something, parts[1:-1])) and len(said) == 2 and not twice
+    return Finding(ok, len(said), "repeated" if twice else None)
 
 
 @constraint("combination:repeat_prompt")

@@ -1,6 +1,7 @@
 """JSON Schema under bounds: the jsonschema package with the draft that a schema names, and nothing fetched.
 
-Four keywords are replaced, because what they cost is in the hands of whoever writes the instance: `pattern`,
+Five keywords are replaced, because what they cost is in the hands of whoever writes the instance: `$ref` looks at each
+value once (a schema of expressions that asks for itself in two branches looks 2^depth times otherwise); `pattern`,
 `patternProperties` and `additionalProperties` search by a regular expression that is stopped at a deadline, and
 `uniqueItems` compares by hash (the package compares all pairs where values of several types meet).
 
@@ -26,6 +27,8 @@ from gristmill.verifiers.verdict import Verdict
 MAX_VALUES = 50_000
 
 _DEADLINE: ContextVar[float] = ContextVar("deadline")
+#: What references found: the errors by the place of the reference in the schema and the value, both by their id().
+_SEEN: ContextVar[dict[tuple[int, int], list[Any]]] = ContextVar("seen")
 
 
 class BadSchema(ValueError):
@@ -49,6 +52,7 @@ def verdict(check: Any, value: Any, seconds: float) -> Verdict:
     if _large(value):
         return Verdict(0.0, "too_large", {"limit": MAX_VALUES, "attack": "huge_value"})
     _DEADLINE.set(time.monotonic() + seconds)
+    _SEEN.set({})
     try:
         errors = list(itertools.islice(check.iter_errors(value), 3))
     except TimeoutError:
@@ -95,11 +99,12 @@ def _compiled(text: str) -> Any:
         kind.check_schema(schema)
     except SchemaError as error:
         raise BadSchema(f"{error.json_path}: {error.message}") from None
-    return _bounded(kind)(schema, registry=REGISTRY)
+    # What a dynamic reference means depends on the way to it, so that nothing may be remembered beside one.
+    return _bounded(kind, '"$dynamicRef"' not in text and '"$recursiveRef"' not in text)(schema, registry=REGISTRY)
 
 
 @functools.cache
-def _bounded(kind: Any) -> Any:
+def _bounded(kind: Any, static: bool) -> Any:
     from jsonschema.validators import extend
 
     own = {
@@ -108,6 +113,8 @@ def _bounded(kind: Any) -> Any:
         "additionalProperties": _additional_properties,
         "uniqueItems": _unique_items,
     }
+    if static:
+        own["$ref"] = _remembering(kind.VALIDATORS["$ref"])
     return extend(kind, {name: rule for name, rule in own.items() if name in kind.VALIDATORS})
 
 
@@ -116,6 +123,20 @@ def _searched(pattern: str, text: str) -> bool:
     if left <= 0:
         raise TimeoutError
     return regex.search(pattern, text, timeout=left) is not None
+
+
+def _remembering(rule: Any) -> Any:
+    """The rule of `$ref` that looks at a value once; where it failed, later looks find one error and no details."""
+
+    def ref(validator: Any, ref: Any, value: Any, schema: Any) -> Iterator[Any]:
+        seen, key = _SEEN.get(), (id(schema), id(value))
+        if key not in seen:
+            seen[key] = list(rule(validator, ref, value, schema) or ())
+            yield from seen[key]
+        elif seen[key]:
+            yield _error(f"not valid under {ref[:80]}")
+
+    return ref
 
 
 def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[Any]:

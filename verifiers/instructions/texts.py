@@ -23,11 +23,17 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+import regex
+
 from gristmill.dataops import language as lid
 
 _WORD = re.compile(r"\w+")
 _LETTER = re.compile(r"[^\W\d_]")
-_ALNUM = re.compile(r"[^\W_]")
+#: Letters and digits, without the fillers of Hangul, which are letters that show nothing.
+_ALNUM = re.compile("[^\\W_\u115f\u1160\u3164\uffa0]")
+#: What pads a text unseen: what a font may ignore, control characters, lone surrogates, the empty Braille cell.
+UNSEEN = regex.compile(r"[[\p{Default_Ignorable_Code_Point}\p{Cc}\p{Cs}\u2800]--\s]", regex.V1)
+_SEEN = regex.compile(r"[^\s\p{Default_Ignorable_Code_Point}\p{Cc}\p{Cs}\u2800]", regex.V1)
 _CAPITAL = re.compile(r"[^\W_]+(?:[-'’./][^\W_]+)*")
 _ENDING = re.compile(r"['’][a-z]{1,2}\Z")
 _CLOSERS = "\"'”’»」』)]*_`"
@@ -50,6 +56,11 @@ _CHARS = 800
 def says_something(text: str) -> bool:
     """Whether there is a letter or a digit at all."""
     return _ALNUM.search(text) is not None
+
+
+def blank(text: str) -> bool:
+    """Whether nothing in a text can be seen."""
+    return _SEEN.search(text) is None
 
 
 def words(text: str) -> int:

@@ -75,11 +75,13 @@ def _asked(
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """The row's instructions: ids and arguments."""
     if instructions is None and ids is not None:
+        if not _is_list(ids) or not (kwargs is None or _is_list(kwargs)):
+            raise BadArguments("instruction_id_list and kwargs are lists")
         arguments = [{}] * len(ids) if kwargs is None else kwargs
         if len(arguments) != len(ids):
             raise BadArguments(f"{len(ids)} ids in instruction_id_list and {len(arguments)} kwargs")
         instructions = [{"id": name, "kwargs": given} for name, given in zip(ids, arguments, strict=True)]
-    if isinstance(instructions, str | Mapping):
+    if not (instructions is None or _is_list(instructions)):
         raise BadArguments("instructions is no list of {id, kwargs}")
     asked = []
     for item in instructions or ():
@@ -89,6 +91,10 @@ def _asked(
             raise BadArguments(f"an instruction is {{id: text, kwargs: mapping}}, not {str(item)[:80]!r}")
         asked.append((name, given))
     return asked
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _kept(known: Constraint, said: Sequence[str], given: Mapping[str, Any]) -> Finding:

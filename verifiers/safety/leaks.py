@@ -11,13 +11,13 @@ in words, in other digits than ASCII's, or encoded.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from gristmill.dataops.pii.find import find
+from gristmill.verifiers.instructions.texts import UNSEEN
 
 _RUN = re.compile(r"\+?\d(?:[ ().\-/]{0,3}\d){4,60}+")
 _PACKED = re.compile(r"[^0-9a-z]+")
@@ -63,9 +63,7 @@ def _packed(value: str) -> str:
 
 def _shown(text: str) -> tuple[str, list[int] | None]:
     """The text without characters that are not shown, and where the others stood; None where nothing was taken out."""
-    if text.isascii():
-        return text, None
-    hidden = {mark for mark in set(text) if unicodedata.category(mark) == "Cf"}
+    hidden = set(UNSEEN.findall(text))
     if not hidden:
         return text, None
     places = [at for at, mark in enumerate(text) if mark not in hidden]

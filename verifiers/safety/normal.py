@@ -20,6 +20,8 @@ STOP = "."
 
 #: Letters of other scripts that are drawn like a Latin one: Cyrillic, Greek, others.
 _LOOKALIKES = dict(zip("авекмнорстухіјѕԁԛԝһӏαβεικνορτυχωηıɡɑ", "abekmhopctyxijsdqwhlabeikvoptuxwniga", strict=True))
+#: Letters of Hangul that show nothing.
+_FILLERS = "\u115f\u1160\u3164\uffa0"
 _PLAIN = {"‘": "'", "’": "'", "ʼ": "'", "′": "'", "`": "'", "“": '"', "”": '"', "…": ".", "。": "."}
 
 _LEET = str.maketrans("0134578@$!", "oieastbasi")
@@ -59,7 +61,7 @@ class _Folds(dict[int, str | None]):
         plain = _PLAIN.get(character)
         if plain is None:
             kind = unicodedata.category(character)
-            if kind in ("Mn", "Me", "Cf"):
+            if kind in ("Mn", "Me", "Cf", "Cs") or character in _FILLERS:
                 plain = ""
             else:
                 parts = unicodedata.normalize("NFKD", character).lower()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -177,7 +178,9 @@ def _call(item: Any) -> Call:
 
 def _of_python(text: str) -> list[Call]:
     try:
-        body = ast.parse(text, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes and digits in a response, which nobody is to mend
+            body = ast.parse(text, mode="eval").body
     except (RecursionError, MemoryError):
         raise UnreadableError("too_deep") from None
     except (SyntaxError, ValueError) as error:
@@ -221,7 +224,7 @@ def _literal(node: ast.expr, depth: int) -> Any:
     if isinstance(node, ast.Name) and node.id in _JSON_NAMES:
         return _JSON_NAMES[node.id]
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and _dotted(node.value) is not None:
-        return Symbol(f"{_dotted(node.value)}[{str(node.slice.value)[:200]!r}]")
+        return Symbol(f"{_dotted(node.value)}[{str(_checked(node.slice.value))[:200]!r}]")
     name = _dotted(node)
     if name is None:
         raise UnreadableError("not_a_literal", type(node).__name__)
