@@ -19,6 +19,7 @@ _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "\\sec": lambda z: 1 / cmath.cos(z), "\\csc": lambda z: 1 / cmath.sin(z), "\\cot": lambda z: 1 / cmath.tan(z),
 }  # fmt: skip
 _CONSTANTS = {"\\pi": math.pi, "e": math.e, "i": 1j}
+_MAX_CHOSEN = 1000
 _POINTS = ((2, 3, 5, 7, 11, 13), (3, 7, 2, 11, 5, 17))
 
 
@@ -76,7 +77,7 @@ def _floating(tree: Tree, at: Mapping[str, float], peak: list[float]) -> complex
             value = left ** (1 / right)
         elif kind == "!" and left.imag == 0 and left.real == int(left.real) and 0 <= left.real <= 170:
             value = complex(math.factorial(int(left.real)))
-        elif kind == "choose" and all(item.imag == 0 and item.real == int(item.real) for item in values):
+        elif kind == "choose" and all(item.imag == 0 and item.real == int(item.real) <= _MAX_CHOSEN for item in values):
             value = complex(math.comb(int(left.real), int(right.real)))
         else:
             raise Unclear(kind)

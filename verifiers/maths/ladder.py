@@ -10,6 +10,7 @@ are equal or they are not.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -54,8 +55,8 @@ def same(gold: Form, answer: Form, policy: Policy, ask: Ask) -> bool | None:
     """Whether an answer is the gold answer; None where nothing can tell."""
     if gold.spare is not None and gold.kind == "list" and answer.number is not None and answer.number.places:
         gold = gold.spare  # 0,4 is 0.4; a gold letter is a variable
-    if answer.spare is not None and gold.kind == "number":
-        answer = answer.spare
+    if answer.spare is not None and gold.kind == "number" and (answer.kind != "list" or not _whole(gold)):
+        answer = answer.spare  # 3,5 is 3.5, but nobody writes 5,0 for 5
     if not _labels_agree(gold, answer, policy):
         return False
     if gold.unit and answer.unit and gold.unit != answer.unit:
@@ -64,6 +65,13 @@ def same(gold: Form, answer: Form, policy: Policy, ask: Ask) -> bool | None:
         return True
     if "contradiction" in (gold.kind, answer.kind):
         return False
+    gold, answer = _alone(gold, answer), _alone(answer, gold)
+    if gold.kind == "union" and answer.kind == "list" and answer.mark != "pm":
+        answer = replace(answer, kind="union")
+    if gold.kind in _VALUES and (
+        (answer.kind == "list" and answer.mark == "or") or (answer.kind == "equation" and not gold.label)
+    ):
+        return _each(gold, answer.items, policy, ask)
     if policy.percent == "ratio":
         gold, answer = _as_ratio(gold), _as_ratio(answer)
     written = (full(gold), full(answer))
@@ -74,6 +82,22 @@ def same(gold: Form, answer: Form, policy: Policy, ask: Ask) -> bool | None:
     if structured is not None or gold.kind == answer.kind or "matrix" in (gold.kind, answer.kind):
         return structured
     return ask(*written) if _algebraic(gold, answer) else False
+
+
+def _whole(form: Form) -> bool:
+    return form.number is not None and form.number.value.denominator == 1
+
+
+def _alone(form: Form, other: Form) -> Form:
+    """The one member of a set, where the other side is no set."""
+    single = form.kind == "set" and len(form.items) == 1 and other.kind in ("number", "expression", "words", "tuple")
+    return form.items[0] if single else form
+
+
+def _each(gold: Form, said: Sequence[Form], policy: Policy, ask: Ask) -> bool | None:
+    """Whether the same value is said several times over: `7/2 or 3.5`, `(x+1)^2 = x^2+2x+1`."""
+    told = [same(gold, one, policy, ask) for one in said]
+    return False if False in told else None if None in told else True
 
 
 def _algebraic(gold: Form, answer: Form) -> bool:
@@ -197,7 +221,9 @@ def _structures(gold: Form, answer: Form, policy: Policy, ask: Ask) -> bool | No
         if "tuple" in kinds and ("list" in kinds or "set" in kinds):
             return _ordered(gold.items, answer.items, policy, ask)
         if kinds == ("tuple", "tuple"):
-            return gold.mark[:1] == answer.mark[:1] and _ordered(gold.items, answer.items, policy, ask)
+            return {gold.mark[:1] or "(", answer.mark[:1] or "("} != {"(", "["} and _ordered(
+                gold.items, answer.items, policy, ask
+            )
         if _by_label(gold) != _by_label(answer):
             return _ordered(gold.items, answer.items, policy, ask)
         return _unordered(gold.items, answer.items, policy, ask)
@@ -223,12 +249,18 @@ def _ratios(gold: Form, answer: Form, policy: Policy, ask: Ask) -> bool | None:
             return False
         return terms[0] / terms[1] == value.number.value
     pairwise = _ordered(gold.items, answer.items, policy, ask)
-    if pairwise is not False or (gold.mark and answer.mark) or len(gold.items) != len(answer.items):
+    if pairwise is not False or (gold.mark and answer.mark) or _clock(gold) or len(gold.items) != len(answer.items):
         return pairwise
     one, other = ([item.number.value for item in form.items if item.number is not None] for form in (gold, answer))
     if len(one) != len(gold.items) or len(other) != len(answer.items):
         return False
     return all(a * other[0] == b * one[0] for a, b in zip(one, other, strict=True)) and bool(one[0]) and bool(other[0])
+
+
+def _clock(ratio: Form) -> bool:
+    """12:30 is a time, as a ratio would be 2:5; 7:32 may be either."""
+    values = [item.number.value for item in ratio.items if item.number is not None]
+    return ratio.mark == "time" and len(values) == 2 and math.gcd(int(values[0]), int(values[1])) > 1
 
 
 def _matrices(gold: Form, answer: Form, policy: Policy, ask: Ask) -> bool | None:

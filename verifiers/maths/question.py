@@ -14,15 +14,29 @@ from gristmill.verifiers.maths.forms import Form
 from gristmill.verifiers.maths.normal import tidy, tight
 
 _LETTER = re.compile(r"\(?([A-Z])\)?")
-_CHOICE = re.compile(r"\(?\s*(?:\\text\s*\{\s*\(?\s*)?([A-Za-z])\s*(?:\)\s*\}?|[.:](?=\s)|\}\s*\)?)\s*.*", re.DOTALL)
+_DRESS = re.compile(r"\\text\s*\{|[{}$]|\\[a-z]*quad\b|\\[,;: ]")
+_CALLED = r"(?:[A-Za-z' ,]{0,40}?\b(?i:answer|option|choice)\b(?:\s+(?:is|must be|should be))?\s*:?\s*)"
+_CHOICE = re.compile(
+    rf"\s*(?:{_CALLED}\(?\s*([A-Z])\b\s*[).:]?(?=\W|$)|[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])(?:\s*\)|[.:](?=\s|$)|(?=\s*=)|"
+    r"(?=,\s*[a-z])))(?P<rest>.*)",
+    re.DOTALL,
+)
+_ANOTHER = re.compile(
+    r"\(([A-Z])\)|(?<![A-Za-z\\])([A-J])\s*[).:](?=\s+\S)|(?:\b(?:or|and|not)\b|,|^|=)\s*\(?([A-J])\b(?=[).,]|\s*$|\s+(?:or|and)\b)"
+)
 
 
 def choice(want: Form, answer: str) -> bool | None:
-    """Whether an answer such as `(C) 12` chooses the gold letter; None where this is no choice."""
+    """Whether an answer such as `(C) 12` or `option C` chooses the gold letter and no other; None for no choice."""
     if not _LETTER.fullmatch(want.text) or want.kind != "expression":
         return None
-    chosen = _CHOICE.fullmatch(answer)
-    return chosen[1].upper() == want.text if chosen else None
+    plain = _DRESS.sub(" ", answer)
+    chosen = _CHOICE.fullmatch(plain)
+    if chosen is None:
+        return None
+    letter = want.text.strip("()")
+    others = {found[1] or found[2] or found[3] for found in _ANOTHER.finditer(chosen["rest"].strip())}
+    return (chosen[1] or chosen[2] or chosen[3]).upper() == letter and others <= {letter}
 
 
 def value_asked(prompt: str, want: Form, got: Form) -> Form:

@@ -22,6 +22,8 @@ _LABEL = re.compile(
     r"(?:(?:\\angle|\\triangle|\\overline|\\text|m(?=\\angle))\s*)*"
     r"(?:[A-Za-z]|[A-Z]{2,4}|[A-Za-z]{3,}|\{[A-Z]{2,4}\}|\\(?!frac|sqrt|pi\b)[A-Za-z]+|[A-Za-z]+(?=\())"
     r"(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9,]+\}))?'*(?:\^\{?-1\}?)?(?:\((?:[A-Za-z0-9]|\\[A-Za-z]+|,)+\))?'*"
+    r"|(?:\\mathbb\{[A-Z]\}|\\Pr|[PE]|\\(?:det|dim|gcd|deg))(?:\([^()]*\)|\[[^\[\]]*\]|\s?[A-Z])"
+    r"|\|[A-Z](?:\\c[au]p\s?[A-Z])*\|"
     r"|\((?:[A-Za-z]|\\[a-z]+)(?:,(?:[A-Za-z]|\\[a-z]+))+\)"
 )
 _NAME = re.compile(r"(?:[A-Za-z]|\\(?!pi\b|infty)[a-z]+)(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]+\}))?")
@@ -36,7 +38,20 @@ _TIME = re.compile(r"\d{1,2}:[0-5]\d(?!\d)")
 _LAST_GROUP = re.compile(r"\d{3}(?:\.\d+)?(?:\D.{0,40})?", re.DOTALL)
 _FIRST_GROUP = re.compile(r"(?<![\d.])\d{1,3}(?:\d{3})*$")
 MAX_ITEMS, MAX_NESTED = 64, 12
-NO_SOLUTION = frozenset({"nosolution", "nosolutions", "nosolutionexists", "\\emptyset", "\\{\\}"})
+NO_SOLUTION = frozenset(
+    ("nosolution", "nosolutions", "nosolutionexists", "thereisnosolution", "norealsolution", "norealsolutions", "none")
+) | {"\\emptyset"}
+#: Short words that would else be products of letters, with the word that is kept for them.
+_SHORT_WORDS = {
+    **{word: word for word in ("yes", "no", "odd", "even", "true", "false", "dne")},
+    "doesnotexist": "dne",
+    "d.n.e": "dne",
+}
+_NAME_OF_SOMEBODY = re.compile(r"[A-Z][a-z]{2,}")
+_ARTICLE = re.compile(r"\s*(?:\\text\s*\{)?\s*(?:an?|the)\s+(?=\S)", re.IGNORECASE)
+_CASES = re.compile(
+    r"(?:\\\{\s*)?\\begin\s*\{(cases|array)\}(?:\s*\{l\})?(?P<rows>[^&]*)\\end\s*\{\1\}\s*\.?", re.DOTALL
+)
 _ALL_REALS = frozenset({"\\mathbb{R}", "allrealnumbers", "allreals", "allrealx"})
 
 
@@ -48,6 +63,8 @@ def read(text: str, level: int = 0) -> Form:
         return Form("number", _shown(plain), number=plain, tree=("num", plain.value))
     if level > MAX_NESTED:
         return Form("expression", tight(text))
+    if "\\begin" in text and (found := _CASES.fullmatch(text)) and "\\begin" not in found["rows"]:
+        return read(", ".join(row for row in found["rows"].split("\\\\") if row.strip()), level + 1)
     if text.startswith("\\text") and (found := _ALL_TEXT.fullmatch(text)):
         return read(found[1], level + 1)
     for reader in (_list, _relation, _union, _matrix, _bracketed, _plus_minus, _ratio):
@@ -133,7 +150,7 @@ def _equation(text: str, sides: list[str], signs: list[str], level: int) -> Form
     if not named:
         values = [parts[0], *exactly]
     stated = [part.number.value for part in values if part.number is not None]
-    if any(value != stated[0] for value in stated):
+    if any(value != stated[0] for value in stated) or _far(parts):
         return Form("contradiction", tight(text), tuple(parts))
     last = values[-1]
     if named:
@@ -146,6 +163,16 @@ def _equation(text: str, sides: list[str], signs: list[str], level: int) -> Form
     if last.kind == "list" and label:  # x = \pm 3
         return replace(last, items=tuple(replace(item, label=label) for item in last.items), label=label)
     return replace(last, label=label)
+
+
+def _far(parts: list[Form]) -> bool:
+    """Whether whole numbers are called about equal that are not: `5 \\approx 6`."""
+    if any(part.number is None or part.number.places is not None for part in parts):
+        return False
+    values = [part.number.value for part in parts if part.number is not None]
+    if any(value.denominator != 1 for value in values):
+        return False
+    return max(values) - min(values) > max(map(abs, values)) / 20
 
 
 def _union(text: str, level: int) -> Form | None:
@@ -189,7 +216,9 @@ def _members(kind: str, text: str, inside: str, level: int, brackets: str = "") 
     parts = [part for part, _ in split(inside, lambda sign: sign in (",", ";"))]
     if len(parts) > MAX_ITEMS:
         return None
-    if kind == "set" and (not inside.strip() or len(split(inside, lambda sign: sign in ("|", ":"))) > 1):
+    if kind == "set" and not inside.strip():
+        return Form("words", "\\emptyset")
+    if kind == "set" and (len(split(inside, lambda sign: sign in ("|", ":"))) > 1):
         return Form("expression", tight(text))
     items = [read(part, level + 1) for part in parts]
     if len(parts) == 1 and kind == "tuple":
@@ -222,8 +251,11 @@ def _ratio(text: str, level: int) -> Form | None:
 
 def _leaf(text: str) -> Form:
     complete = tight(text)
-    if complete in NO_SOLUTION:
+    said = complete.casefold().rstrip(".")
+    if said in NO_SOLUTION:
         return Form("words", "\\emptyset")
+    if said in _SHORT_WORDS:
+        return Form("words", _SHORT_WORDS[said])
     if complete in _ALL_REALS:
         ends = (Form("expression", "-\\infty"), Form("expression", "\\infty"))
         return Form("interval", "(-\\infty,\\infty)", ends, mark="()")
@@ -246,8 +278,9 @@ def _value(short: str, value: str, unit: str) -> Form:
     if number is not None:
         base = next((group for group in found.groups() if group), "") if found else ""
         return Form("number", short, number=number, tree=tree, unit=unit, mark=base)
-    said = _WORDS.search(re.sub(r"\\text\s*\{|\}", " ", value)) if "=" not in value else None
-    if said is not None and (tree is None or len(said[0]) > 3):
+    said = _WORDS.findall(re.sub(r"\\text\s*\{|\}", " ", value)) if "=" not in value else []
+    if said and (tree is None or max(map(len, said)) > 3 or _NAME_OF_SOMEBODY.fullmatch(short)):
+        value = _ARTICLE.sub("", value, count=1) if _ARTICLE.match(value) else value
         return Form("words", re.sub(r"\\text|[\s{}()$\\.,]", "", value).casefold(), unit=unit)
     return Form("expression", short, tree=tree, unit=unit)
 

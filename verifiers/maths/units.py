@@ -17,7 +17,7 @@ _NAMES = (
     "£ gbp",
     "¥ yen jpy",
     "yuan rmb cny",
-    "₹ rupee rupees inr",
+    "₹ rs rupee rupees inr",
     "mm millimeter millimeters millimetre millimetres",
     "cm centimeter centimeters centimetre centimetres",
     "m meter meters metre metres",
@@ -44,6 +44,14 @@ _NAMES = (
     "mi/hr mph",
     "km/hr kmh kph",
     "rad radian radians",
+    "cup cups",
+    "box boxes",
+    "egg eggs",
+    "j joule joules",
+    "n newton newtons",
+    "w watt watts",
+    "v volt volts",
+    "k kelvin kelvins",
     "am a.m. a.m",
     "pm p.m. p.m",
 )
@@ -55,14 +63,25 @@ _ANY = {"unit", "units"}
 _NEVER_WORDS = """
 and or not to where for if mod modulo base from with than factorial squared cubed half halves third thirds quarter
 quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths less more plus minus times hundred
-thousand million billion trillion dozen negative divided
+thousand million billion trillion dozen dozens gross doubled tripled halved negative divided
 """
+#: Words that put what is before them in doubt, or hold a number of their own: nothing with one of them is a unit.
+_DOUBT_WORDS = """
+perhaps maybe possibly probably alternatively either otherwise one two three four five six seven eight nine ten eleven
+twelve twenty hundred thousand million
+"""
+_DOUBT = frozenset(_DOUBT_WORDS.split())
+#: Single letters that are no unit when written this way: 5M is five million.
+_NOT_CAPITAL, _NOT_SMALL = frozenset("ABCDEFGHIMOPQRSTUXYZ"), frozenset("jnwvk")
 _NEVER = frozenset(_NEVER_WORDS.split())
 
 _POWER = r"(?:\s*\^\s*\{?(?P<power>\d)\}?)?"
-_BEFORE = re.compile(r"(?P<sign>[-+]?)\s*(?:US|AU|CA)?(?P<unit>[$€£¥₹])\s*(?P<value>-?[\d.\\].*)", re.DOTALL)
+_BEFORE = re.compile(
+    r"(?P<sign>[-+]?)\s*(?:USD?|AU?|CA|R)?\s?(?P<unit>[$€£¥₹₱₩₽]|\bUSD|\bRs\.?)\s*(?P<value>-?[\d.\\].*)", re.DOTALL
+)
 _VALUE = r"(?P<value>.*(?:[\d)}!]|\d\.|\\pi))"
 _SIGN = re.compile(rf"{_VALUE}\s*(?P<unit>%|\^\s*(?:\{{\s*\\circ\s*\}}|\\circ)|[$€£¥¢₹])\s*[CF]?", re.DOTALL)
+_ANGLED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _TEXT = re.compile(rf"{_VALUE}\s*\\text\s*\{{(?P<unit>[^{{}}]*)\}}{_POWER}", re.DOTALL)
 _WORDS = re.compile(rf"{_VALUE}(?P<gap>\s*)(?P<unit>[A-Za-z¢][A-Za-z.]*(?:[ /-]+[A-Za-z.]+){{0,7}}){_POWER}", re.DOTALL)
 
@@ -76,11 +95,12 @@ def peel(text: str, *, letters: bool) -> tuple[str, str]:
     last = text[-1:]
     if found := _BEFORE.fullmatch(text):
         value, more = peel(found["value"], letters=letters)
-        return found["sign"] + value, found["unit"] if more in ("", found["unit"]) else f"{found['unit']} {more}"
+        money = UNITS.get(found["unit"].lower().rstrip("."), found["unit"])
+        return found["sign"] + value, money if more in ("", money) else f"{money} {more}"
     if last in "}%$€£¥¢₹0123456789CF" or text.endswith("\\circ"):
-        if found := _SIGN.fullmatch(text):
-            unit = found["unit"]
-            return found["value"].rstrip(), "deg" if unit[0] == "^" else UNITS.get(unit, unit)
+        if (found := _SIGN.fullmatch(text)) and not (found["unit"][0] == "^" and _ANGLED.search(found["value"])):
+            sign = found["unit"]
+            return found["value"].rstrip(), "deg" if sign[0] == "^" else UNITS.get(sign, sign)
         if found := _TEXT.fullmatch(text):
             unit = named(found["unit"], found["power"], sure=True)
             return (text, "") if unit is None else (found["value"].rstrip(), unit)
@@ -96,13 +116,22 @@ def peel(text: str, *, letters: bool) -> tuple[str, str]:
 
 def named(words: str, power: str | None, *, sure: bool, glued: bool = False) -> str | None:
     """The name of a unit, "" for any, None where the words are none. `sure`: they stood in \\text."""
-    words = words.strip().lower().removesuffix(".")
+    words = words.strip()
+    if len(words) == 1 and words in (_NOT_CAPITAL if words.isupper() else _NOT_SMALL):
+        return None
+    words = words.lower().removesuffix(".").replace("per cent", "percent")
     listed = words.replace(" per ", " / ").replace("/", " / ").split()
     if not listed:
         return "" if sure else None
     if listed[0] in ("sq", "sq.", "square", "cubic", "cu", "cu.") and len(listed) > 1:
         power = "2" if listed.pop(0)[0] == "s" else "3"
     head = listed[0]
+    if not _DOUBT.isdisjoint(listed):
+        return None
+    if head == "per" and len(listed) > 1:
+        return f"/{UNITS.get(listed[1], listed[1])}"
+    if (head in ("more", "less") and len(listed) > 1 and listed[1] != "than") or words == "times":
+        return ""
     if head in _ANY:
         return ""
     if head in UNITS:

@@ -53,7 +53,8 @@ def maths(
 
     `percent`: whether 10% is 10 or 0.1. `places`: how far a decimal, on either side, has to agree. `names`: whether the
     gold's labels (`x = 3`) have to be there, may be missing, or may be others. `seconds`: for all algebra of one row.
-    None: "gold_unreadable", or "timeout", "too_large", "failed" and "undecided" where algebra could not tell.
+    None: "gold_unreadable", or "timeout", "failed" and "undecided" where algebra could not tell, though the answer is
+    no monster of powers (which is wrong).
     """
     accepted = list(gold) if isinstance(gold, list | tuple) else [gold]
     texts = [_written(one) for one in accepted]
@@ -144,6 +145,8 @@ def _compared(prompt: str, text: str, gold: str, policy: Policy, deadline: float
         return _OUTCOMES.get(said[-1])
 
     right = same(want, got, policy, ask)
+    if right is None and said and said[-1] != "timeout" and _OUTSIZED.search(tidied) and not _OUTSIZED.search(gold):
+        return Told(False, "symbolic", "answer_too_large")  # made so that nobody can say, and not by the gold answer
     if right is None:
         return Told(None, "symbolic", _UNSAID.get(said[-1], said[-1]) if said else "undecided")
     if right is False and said and said[-1] in _UNREADABLE:
@@ -192,6 +195,8 @@ def _gold_text(gold: str) -> str | None:
     return None if EMPTY.fullmatch(gold) or not tidy(gold) else gold
 
 
+#: Powers in which algebra gets lost: an exponent of three digits, or with an exponent of its own.
+_OUTSIZED = re.compile(r"\^\s*\{?\s*-?(?:\d{3}|\d+\s*\^)|\d{4}\s*!|!\s*!")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _FREE_NAME = re.compile(r"(\\[A-Za-z]+)|(?<![A-Za-z])([A-DF-HJ-Za-df-hj-z])(?![A-Za-z])")
 

@@ -6,7 +6,7 @@ that stays when precision is raised makes them different: this is a proof, up to
 `POINTS` points makes them equal: two different polynomials of degree d agree at a point drawn from N with probability
 at most d/N (Schwartz 1980, Zippel 1979; N is 2^30 here), and no rewriting decides equality of elementary expressions
 in general (Richardson 1968), so a proof by simplifying would add time and never change a verdict.
-Domain: points with positive letters come first, then of both signs and several sizes. Points where a side has no real
+Domain: points have letters of both signs and several sizes. Points where a side has no real
 value, or only by way of complex numbers, are left out: √(1/n) is 1/√n and √x·√y is √(xy), but √x² is not x.
 Where nothing is real, complex values count; where nothing has a value at such points, whole numbers are tried (sums,
 (-1)^n).
@@ -27,7 +27,7 @@ from gristmill.verifiers.maths.algebra.grammar import Node, parts
 from gristmill.verifiers.maths.algebra.numeric import evaluate
 
 #: Points at which two expressions must agree, and at least so many where a domain is small.
-POINTS, FEWEST = 6, 3
+POINTS, FEWEST = 8, 3
 #: Digits of the first evaluation, and how many of them rounding may take: two values agree to 50 digits.
 FIRST, GUARD = 60, 10
 _TRIES = 60
@@ -64,13 +64,18 @@ def canonical(node: Node) -> Node:
 
 
 def points(names: list[str], about: object = "") -> Iterator[Point]:
-    """Random points, the same for what they are about: positive and near 1 first, then of both signs and several
-    sizes. They depend on both trees, so no answer can be made to fit points known beforehand."""
+    """Random points, the same for what they are about: by turns all positive and with one letter below zero, of
+    several sizes, so that max(x, 5) is not 5 and |x| not x. They depend on both trees, so no answer can be made to fit
+    points known beforehand."""
     draw = random.Random(repr(about))
     for attempt in range(_TRIES):
-        scale = (1, 1, 1, 2, 8, Fraction(1, 8), 64, 1000)[attempt % 8]
-        signs = (1,) if attempt < 4 else (1, -1)
-        yield {name: Fraction(draw.getrandbits(30) + 1, 1 << 29) * scale * draw.choice(signs) for name in names}
+        scale = (1, 1, 8, 2, 1000, 1, Fraction(1, 8), 64)[attempt % 8]
+        below = draw.randrange(len(names)) if names and attempt % 2 else None
+        point = {}
+        for i, name in enumerate(names):
+            sign = -1 if i == below else draw.choice((1, -1)) if below is not None else 1
+            point[name] = Fraction(draw.getrandbits(30) + 1, 1 << 29) * scale * sign
+        yield point
 
 
 def whole_points(names: list[str], about: object = "") -> Iterator[Point]:
