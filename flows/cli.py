@@ -50,6 +50,7 @@ COMMANDS = {
     "holdout": "holdout",
     "export": "export",
     "verify": "verify",
+    "plan": "plan",
     "reindex": "reindex",
 }
 

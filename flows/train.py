@@ -18,7 +18,8 @@ def pretrain(packed: Dataset, root: Path, *, seconds: float, name: str = "base",
 
     Raises InputError with the step's own words where it refuses the data or the spec, RuntimeError where it fails.
     """
-    wanted = {"data": packed.path, "digest": packed.digest, "root": str(root), "name": name, "seconds": seconds, **spec}
+    data = [{"path": packed.path, "digest": packed.digest}]
+    wanted = {"data": data, "root": str(root), "name": name, "seconds": seconds, **spec}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "spec.json"
         path.write_text(json.dumps(wanted))

@@ -49,16 +49,38 @@ def test_every_gristmill_command_of_the_readme_runs(tmp_path):
             words[words.index("--crawl") + 1] = str(env_root / "sample.warc.gz")
         if words[1] == "train-filter":
             words[2] = str(_labels(tmp_path))
+        if words[1] == "train-toxicity":
+            words[2] = str(_labels(tmp_path).parent)
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         if words[1] == "demo":
             _the_demo_delivers(done.stdout, tmp_path)
+        if words[1] == "verify":
+            _the_verdicts_are_right(tmp_path / words[2], tmp_path / words[words.index("--out") + 1])
+
+
+def _the_verdicts_are_right(cases: Path, verdicts: Path) -> None:
+    for case, said in zip(*(path.read_text().splitlines() for path in (cases, verdicts)), strict=True):
+        assert json.loads(said)["score"] == json.loads(case)["want"], said
+
+
+def test_the_verifier_of_the_readme_judges(tmp_path, capsys):
+    block = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "@verifier(" in block)
+    line = next(line for line in README.splitlines() if line.startswith("gristmill verify CASES.jsonl"))
+    (tmp_path / "mine.py").write_text(block)
+    rows = [{"prompt": "p", "response": f"As {name} says.", "source": "Rae et al."} for name in ("RAE ET AL.", "he")]
+    (tmp_path / "CASES.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    told = subprocess.run(
+        [str(BIN / "gristmill"), *shlex.split(line)[1:], "--json"], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert json.loads(told.stdout)["reasons"] == {"cited": 1, "not_cited": 1}
 
 
 def _labels(folder: Path) -> Path:
     """A file of labels as a user has one: prose is wanted, lists of words are not."""
-    path = folder / "labels.jsonl"
+    path = folder / "labels" / "labels.jsonl"
+    path.parent.mkdir(exist_ok=True)
     names = ["".join("abcdefghij"[int(digit)] for digit in f"{day:03}") for day in range(120)]
     prose = "The mill grinds slowly, and what it grinds for {} is flour for the bread of the town."
     rows = [
@@ -89,9 +111,14 @@ def test_the_tree_has_a_line_for_every_file():
             assert path.name in listed, f"README's tree does not name {path.relative_to(ROOT)}"
 
 
-@pytest.mark.parametrize("name", list(re.findall(r"\]\((docs/[^)]+)\)", README)) or ["none"])
+@pytest.mark.parametrize("name", list(re.findall(r"\]\((docs/[^)]+\.svg)\)", README)) or ["none"])
 def test_pictures_are_there_and_are_svg(name):
     assert ElementTree.parse(ROOT / name).getroot().tag.endswith("svg")
+
+
+def test_pages_are_there():
+    for name in re.findall(r"\]\(((?:docs|tests|flows)/[^)]+)\)", README):
+        assert (ROOT / name).is_file(), f"README links to {name}"
 
 
 def test_every_command_has_help(capsys):

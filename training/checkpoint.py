@@ -44,7 +44,8 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 def load_model(dataset: Dataset) -> PreTrainedModel:
     """The causal language model of a checkpoint, on the CPU. Raises InputError where the dataset holds no model."""
     names = {entry["file"] for entry in dataset.manifest.get("files", [])}
-    if not {"files/config.json", "files/model.safetensors"} <= names:
+    weights = {"files/model.safetensors", "files/model.safetensors.index.json"}  # whole, or cut into several files
+    if "files/config.json" not in names or not weights & names:
         raise InputError(f"{dataset.name} at {dataset.path} holds no model (config.json and model.safetensors)")
     if is_remote(dataset.path):
         raise InputError(f"{dataset.path}: copy the checkpoint to a local folder first")

@@ -1,14 +1,15 @@
-"""Pretraining: one packed dataset in, one checkpoint out.
+"""Pretraining: packed datasets in, one checkpoint out.
 
     python -m gristmill.training.pretrain --spec spec.json
 
-The spec says everything that makes the model: the data by path and digest, its depth, the batches, the budget, the
-schedule, the seed. Where it runs is no part of it: float32 on a CPU, bfloat16 autocast on a GPU where there is one.
-Progress goes to stderr, one JSON object with the result to stdout. Exit 0: published (or published before). 2: the spec
-or the data is refused. 143: stopped by SIGTERM.
+The spec says everything that makes the model: the data by path, digest and weight, the shape or the checkpoint to go on
+from, the batches, the budget, the optimiser, the seed. Where it runs is no part of it: float32 on a CPU, bfloat16
+autocast on a GPU where there is one. Progress goes to stderr, one JSON object with the result to stdout. Exit 0:
+published (or published before). 2: the spec or the data is refused. 143: stopped by SIGTERM.
 
-The law kept here: a checkpoint appears whole, by one rename, or not at all; a spec whose checkpoint stands is not
-trained again. Not covered: several devices, and going on from a stopped run.
+The laws kept here: a checkpoint appears whole, by one rename, or not at all; a spec whose checkpoint stands is not
+trained again; a run that was stopped, by SIGTERM or any other way, goes on from its last state, and on one CPU ends in
+the bytes it would have ended in. Not covered: several devices.
 """
 
 from __future__ import annotations
@@ -16,267 +17,236 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import os
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 # Read when torch loads. Threads that spin while they wait for each other triple a step's time on cores that are shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, publish_files, recipe_key, write_json
-from gristmill.training.checkpoint import building, save_model, versions
-from gristmill.training.model import build, llama, logits, masked_cross_entropy
-from gristmill.training.shards import IGNORED, Shards
-from gristmill.training.stream import Cursor, Stream
+from gristmill.training import state
+from gristmill.training.checkpoint import building, load_model, save_model, versions
+from gristmill.training.loop import Budget, Kept, Metrics, Stopped, mean_loss, optimizer_of, train
+from gristmill.training.model import Shape, build, configuration
+from gristmill.training.schedule import Optimiser
+from gristmill.training.shards import Shards
+from gristmill.training.spec import Input, check_fields, check_name, open_input, read_spec
+from gristmill.training.stream import Stream
 
 OP, VERSION = "pretrain", 2
-PLACES = ("data", "digest", "root", "name")  # of the spec, not of the identity: the digest enters as an input's
+PLACES = ("data", "start", "validation", "root", "name", "save_seconds")  # not identity: digests enter as inputs
 ENDS = 10  # steps at either end whose mean loss is told
 CURVE = 200  # points of the loss curve at most
+VALIDATION_ROWS = 256  # of each validation dataset, its first
+
+
+@dataclass(frozen=True)
+class Source(Input):
+    """A packed dataset and its weight: its share of the rows, so of the tokens."""
+
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class PretrainSpec:
-    """What to train. `data` is the folder of a packed dataset and `digest` its digest; the checkpoint is published as
-    root/name/key. The budget is `steps`, or else about `seconds` of wall time (one of the two is given).
+    """What to train; the checkpoint is published as root/name/key. The budget is `steps`, or else about `seconds` of
+    wall time (one of the two is given). `rows` in a step, taken in `accumulate` equal pieces.
 
-    The learning rate rises from a tenth of `learning_rate` over the fraction `warmup` of the budget, and falls by a
-    cosine to a tenth at its end. `rows` per step; `grad_clip` is the largest norm of a step's gradients.
+    Weights are fresh, of `model` and `seed`, or those of the checkpoint `start` (then without `model`): a new schedule
+    warms up again, and a source of the old data with a small weight is a replay against forgetting. The loss on every
+    dataset of `validation` is told at the end. The state is kept every `save_seconds`.
     """
 
-    data: str
-    digest: str
+    data: tuple[Source, ...]
     root: str
     name: str = "base"
-    depth: int = 4
+    model: Shape | None = None
+    start: Input | None = None
+    validation: tuple[Input, ...] = ()
     rows: int = 4
+    accumulate: int = 1
     steps: int | None = None
     seconds: float | None = None
-    learning_rate: float = 2e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.1
-    grad_clip: float = 1.0
+    optimiser: Optimiser = field(default_factory=Optimiser)
     seed: int = 0
+    save_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         """Raises InputError, naming the field, for values that cannot be trained with."""
-        for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), str(field.type)
-            kinds = {"str": (str,), "int": (int,), "float": (int, float)}[kind.removesuffix(" | None")]
-            if (value is not None or not kind.endswith("None")) and (
-                not isinstance(value, kinds) or isinstance(value, bool)
-            ):
-                raise InputError(f"spec: {field.name} is {value!r}, not of type {kind}")
+        check_fields(self)
+        check_name(self.name)
+        if not self.data:
+            raise InputError("spec: data names no dataset")
         if (self.steps is None) == (self.seconds is None):
             raise InputError("spec: give the budget as steps or as seconds, one of the two")
-        for name in ("depth", "rows", "steps", "seconds", "learning_rate", "grad_clip"):
+        for name in ("rows", "accumulate", "steps", "seconds", "save_seconds"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+            if value is not None and value <= 0:
                 raise InputError(f"spec: {name} is {value!r}; it must be above 0")
-        if not 0 <= self.warmup < 1 or not 0 <= self.weight_decay < math.inf or not 0 <= self.seed < 1 << 63:
-            raise InputError("spec: 0 <= warmup < 1, 0 <= weight_decay and 0 <= seed < 2**63 must hold")
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise InputError(f"spec: name is {self.name!r}; it names a folder under root")
+        if self.rows % self.accumulate:
+            raise InputError(f"spec: {self.rows} rows do not divide into {self.accumulate} pieces")
+        if self.model is not None and self.start is not None:
+            raise InputError("spec: model is the shape of fresh weights; leave it out where start names a checkpoint")
+        if not 0 <= self.seed < 1 << 63:
+            raise InputError("spec: 0 <= seed < 2**63 must hold")
 
     @property
     def identity(self) -> dict[str, Any]:
         """The op of the checkpoint's manifest."""
         params = {k: v for k, v in dataclasses.asdict(self).items() if k not in PLACES}
-        return {"name": OP, "version": VERSION, "params": params}
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """After one step: its mean `loss` (nats per target) and the gradients' norm before clipping; `tokens` read so far
-    (padding not counted); the `unigram_entropy` of the targets so far, in nats: the least loss of a model that knows
-    only how frequent each token is; and the cursor that gives the next batch."""
-
-    step: int
-    tokens: int
-    loss: float
-    unigram_entropy: float
-    grad_norm: float
-    learning_rate: float
-    cursor: Cursor
-
-
-def read_spec(path: str | Path) -> PretrainSpec:
-    """A spec from a JSON file. Raises InputError for what is no spec, naming the field."""
-    try:
-        values = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no spec can be read: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a spec is a JSON object, this is a {type(values).__name__}")
-    fields = dataclasses.fields(PretrainSpec)
-    unknown = sorted(set(values) - {field.name for field in fields})
-    missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
-    if unknown or missing:
-        wrong = [f"unknown: {', '.join(unknown)}"] * bool(unknown) + [f"missing: {', '.join(missing)}"] * bool(missing)
-        raise InputError(f"{path}: fields {'; '.join(wrong)}; a spec has {', '.join(f.name for f in fields)}")
-    return PretrainSpec(**values)
-
-
-def schedule(done: float, warmup: float) -> float:
-    """The factor on the learning rate when the fraction `done` of the budget is used (0 to 1)."""
-    if done < warmup:
-        return 0.1 + 0.9 * done / warmup
-    rest = min((done - warmup) / (1 - warmup), 1.0)
-    return 0.1 + 0.9 * (1 + math.cos(math.pi * rest)) / 2
-
-
-def pretrain(
-    spec: PretrainSpec, model: LlamaForCausalLM, shards: Shards, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Metrics]:
-    """One optimiser step per yield, on the model's device, until the budget is used; at least one step.
-
-    Raises RuntimeError where a gradient is not finite.
-    """
-    device = model.device
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    gains = [p for p in model.parameters() if p.ndim < 2]  # of the norms: decay would pull them to zero
-    groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": gains, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.95), fused=True)
-    counts = np.zeros(shards.vocab_size, dtype=np.int64)
-    tokens, done, started = 0, 0.0, clock()
-    model.train()
-    for batch, cursor in Stream([shards], rows=spec.rows, seed=spec.seed).read():
-        tokens += int(batch.length.sum())
-        counts += np.bincount(batch.labels[batch.labels != IGNORED].numpy(), minlength=len(counts))
-        rate = spec.learning_rate * schedule(done, spec.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = batch.to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            predicted = logits(model, batch.tokens, batch.positions)
-        loss = masked_cross_entropy(predicted, batch.labels)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), spec.grad_clip, error_if_nonfinite=True)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        yield Metrics(cursor.step, tokens, loss.item(), entropy(counts), norm.item(), rate, cursor)
-        if spec.steps is not None:
-            done = cursor.step / spec.steps
-        else:
-            assert spec.seconds is not None
-            done = (clock() - started) / spec.seconds
-        if done >= 1:
-            return
-
-
-def entropy(counts: np.ndarray) -> float:
-    """Of a distribution given by counts, in nats; 0 where nothing was counted."""
-    seen = counts[counts > 0]
-    shares = seen / max(seen.sum(), 1)
-    return float(-(shares * np.log(shares)).sum())
+        weights = [source.weight for source in self.data]
+        return {"name": OP, "version": VERSION, "params": params | {"weights": weights, "continued": bool(self.start)}}
 
 
 def run(spec: PretrainSpec) -> Dataset:
-    """Train and publish the checkpoint, or take the one that stands. Raises InputError where the data is refused."""
-    dataset = Dataset.load(spec.data)
-    if dataset.digest != spec.digest:
-        raise InputError(
-            f"{spec.data} has digest {dataset.digest}, the spec was made for {spec.digest}: "
-            "give the data it was made for, or put the new digest into the spec"
-        )
-    key = recipe_key([spec.identity], [dataset.digest])
+    """Train and publish the checkpoint, or take the one that stands. Raises InputError where the data is refused,
+    Stopped where SIGTERM came."""
+    sources = [open_input(source.path, source.digest) for source in spec.data]
+    before = None if spec.start is None else open_input(spec.start.path, spec.start.digest)
+    held = [open_input(item.path, item.digest) for item in spec.validation]
+    inputs = [*sources, *([] if before is None else [before]), *held]
+    key = recipe_key([spec.identity], [item.digest for item in inputs])
     final = Path(spec.root) / spec.name / key[:12]
     if (final / MANIFEST).exists():
         print(f"{final} stands already: not trained again", file=sys.stderr)
         return Dataset.load(final)
-    shards = Shards(dataset)
+    stream = Stream([Shards(item) for item in sources], rows=spec.rows, seed=spec.seed, weights=_weights(spec))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build(llama(shards.vocab_size, spec.depth, seq_len=shards.seq_len, eod=shards.eod), spec.seed)
+    model = _model(spec, before, stream.sources[0])
     model.to(device)  # type: ignore[arg-type]  # transformers wraps it and loses the signature
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters:,} parameters on {device}, {shards.rows:,} rows of {shards.seq_len:,} tokens", file=sys.stderr)
+    rows = sum(shards.rows for shards in stream.sources)
+    print(
+        f"{parameters:,} parameters on {device}, {rows:,} rows of {stream.sources[0].seq_len:,} tokens", file=sys.stderr
+    )
+    optimizer = optimizer_of(model, spec.optimiser)
+    saved = state.place(spec.root, spec.name, key)
+    kept = Kept.read(state.load_state(saved, model, optimizer), stream.sources[0].vocab_size)
+    if kept.step:
+        print(f"going on at step {kept.step:,} from {saved}", file=sys.stderr)
+    kept = _train(spec, model, optimizer, stream, kept, saved)
     with building(spec.root, spec.name) as folder:
-        started = time.monotonic()
-        first, last = _train(spec, model, shards, folder / "files" / "metrics.jsonl")
-        seconds = round(time.monotonic() - started, 3)
-        curve = _curve(folder / "files" / "metrics.jsonl")
+        curve = _curve(kept.metrics)
+        lines = [json.dumps(dataclasses.asdict(item) | {"cursor": item.cursor.step}) for item in kept.metrics]
+        (folder / "files" / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
         write_json(folder / "files" / "loss_curve.json", curve)
         save_model(model, folder / "files")
         made = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "seconds": seconds,
+            "seconds": round(kept.seconds, 3),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "versions": versions(),
         }
+        first, last = kept.metrics[:ENDS], kept.metrics[-ENDS:]
         stats = {
             "first_loss": sum(m.loss for m in first) / len(first),
             "last_loss": sum(m.loss for m in last) / len(last),
             "unigram_entropy": last[-1].unigram_entropy,
             "tokens": last[-1].tokens,
             "steps": last[-1].step,
+            "skipped": kept.watch.skipped,
+            "epochs": stream.epochs(last[-1].step),
             "cursor": dataclasses.asdict(last[-1].cursor),
+            "validation": {
+                f"{item.name}:{item.digest[:12]}": mean_loss(model, Shards(item), VALIDATION_ROWS) for item in held
+            },
             "parameters": parameters,
             "seed": spec.seed,
-            "data": dataset.digest,
+            "data": sources[0].digest if len(sources) == 1 else [item.digest for item in sources],
             "loss_curve": curve,
             **{name: made[name] for name in ("seconds", "device", "versions")},
         }
         # On a CPU the same steps give the same bytes with the same versions, threads and processor; a clock never does.
         reproducible = spec.steps is not None and device.type == "cpu"
-        return publish_files(
+        published = publish_files(
             spec.root, spec.name, folder,
-            ops=[spec.identity], inputs=[dataset], made=made, stats=stats, reproducible=reproducible,
+            ops=[spec.identity], inputs=inputs, made=made, stats=stats, reproducible=reproducible,
         )  # fmt: skip
+    saved.unlink(missing_ok=True)
+    return published
+
+
+def _weights(spec: PretrainSpec) -> list[float]:
+    return [source.weight for source in spec.data]
+
+
+def _model(spec: PretrainSpec, before: Dataset | None, shards: Shards) -> PreTrainedModel:
+    """Fresh weights, or those of a checkpoint. Raises InputError where these do not fit the data."""
+    if before is None:
+        shape = Shape() if spec.model is None else spec.model
+        return build(configuration(shape, shards.vocab_size, seq_len=shards.seq_len, eod=shards.eod), spec.seed)
+    model = load_model(before).float()
+    if model.config.vocab_size != shards.vocab_size:
+        raise InputError(
+            f"{before.path} has a vocabulary of {model.config.vocab_size}, the data one of {shards.vocab_size}: "
+            "encode the data with the checkpoint's own tokenizer"
+        )
+    if model.config.max_position_embeddings < shards.seq_len:
+        raise InputError(
+            f"{before.path} was made for {model.config.max_position_embeddings} positions, rows have {shards.seq_len}: "
+            "pack shorter rows"
+        )
+    return model
 
 
 def _train(
-    spec: PretrainSpec, model: LlamaForCausalLM, shards: Shards, path: Path
-) -> tuple[list[Metrics], deque[Metrics]]:
-    """Run all steps: metrics into a file, a line of progress about every second; the steps at both ends."""
-    first: list[Metrics] = []
-    last: deque[Metrics] = deque(maxlen=ENDS)
-    started = told = time.monotonic()
-    with path.open("w") as file:
-        for metrics in pretrain(spec, model, shards):
-            # No times in here: what is published has the same bytes whenever it was trained.
-            file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
-            if len(first) < ENDS:
-                first.append(metrics)
-            last.append(metrics)
+    spec: PretrainSpec,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    stream: Stream,
+    kept: Kept,
+    saved: Path,
+) -> Kept:
+    """All steps that are left, a line of progress about every second, the state every `save_seconds` and at SIGTERM."""
+    stopping: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
+    told = written = time.monotonic()
+    tokens, started = kept.tokens, told
+    try:
+        for metrics in train(
+            model, optimizer, stream, spec.optimiser, Budget(spec.steps, spec.seconds), kept, spec.accumulate
+        ):
             now = time.monotonic()
             if now - told >= 1 or metrics.step == 1:
                 told = now
-                of = f"/{spec.steps}" if spec.steps is not None else ""
-                speed = metrics.tokens / (now - started)
-                used = f"{now - started:.0f} s" + (f" of {spec.seconds:g} s" if spec.seconds is not None else "")
-                line = f"step {metrics.step}{of}  loss {metrics.loss:.4f}  {speed:,.0f} tokens/s  {used}"
-                print(line, file=sys.stderr, flush=True)
-    return first, last
+                speed = (metrics.tokens - tokens) / (now - started)
+                print(_line(spec, metrics, kept, speed), file=sys.stderr, flush=True)
+            if stopping or now - written >= spec.save_seconds:
+                state.save_state(saved, model, optimizer, kept.as_json())
+                written = now
+            if stopping:
+                raise Stopped(f"stopped at step {metrics.step:,}; the same spec goes on from there")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return kept
 
 
-def _curve(path: Path) -> dict[str, list[float]]:
+def _line(spec: PretrainSpec, metrics: Metrics, kept: Kept, speed: float) -> str:
+    of = f"/{spec.steps}" if spec.steps is not None else ""
+    used = f"{kept.seconds:.0f} s" + (f" of {spec.seconds:g} s" if spec.seconds is not None else "")
+    left_out = f"  {kept.watch.skipped} steps left out" if kept.watch.skipped else ""
+    return f"step {metrics.step}{of}  loss {metrics.loss:.4f}  {speed:,.0f} tokens/s  {used}{left_out}"
+
+
+def _curve(steps: list[Metrics]) -> dict[str, list[float]]:
     """The metrics as at most CURVE points to draw: means of the loss over runs of steps, and where each run ends."""
-    steps = [json.loads(line) for line in path.open()]
     runs = np.array_split(np.arange(len(steps)), min(len(steps), CURVE))
     return {
-        "step": [steps[run[-1]]["step"] for run in runs],
-        "tokens": [steps[run[-1]]["tokens"] for run in runs],
-        "loss": [float(np.mean([steps[i]["loss"] for i in run])) for run in runs],
-        "unigram_entropy": [steps[run[-1]]["unigram_entropy"] for run in runs],
+        "step": [steps[run[-1]].step for run in runs],
+        "tokens": [steps[run[-1]].tokens for run in runs],
+        "loss": [float(np.mean([steps[i].loss for i in run])) for run in runs],
+        "unigram_entropy": [steps[run[-1]].unigram_entropy for run in runs],
     }
-
-
-def _stop(number: int, frame: Any) -> NoReturn:
-    """SIGTERM as an exception, so that what is being built is removed on the way out."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(143)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -286,10 +256,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--spec", required=True, help="a JSON file with the fields of PretrainSpec")
     try:
-        checkpoint = run(read_spec(parser.parse_args(argv).spec))
+        checkpoint = run(read_spec(parser.parse_args(argv).spec, PretrainSpec))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 143
     told = ("first_loss", "last_loss", "unigram_entropy", "steps", "tokens", "seconds")
     stats = {name: checkpoint.manifest["stats"][name] for name in told}
     print(json.dumps({"path": os.fspath(checkpoint.path), "key": checkpoint.key, "digest": checkpoint.digest, **stats}))
@@ -297,5 +270,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

@@ -41,6 +41,11 @@ class Batch:
         columns = (self.tokens, self.labels, self.positions, self.length)
         return Batch(*(column.to(device, non_blocking=True) for column in columns))
 
+    def pieces(self, number: int) -> list[Batch]:
+        """The batch cut into `number` runs of rows, as equal as can be."""
+        columns = (self.tokens, self.labels, self.positions, self.length)
+        return [Batch(*piece) for piece in zip(*(column.tensor_split(number) for column in columns), strict=True)]
+
 
 @dataclass(frozen=True)
 class _Part:

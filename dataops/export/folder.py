@@ -57,7 +57,7 @@ def export(
         "gristmill": 1, "dataset": dataset.name, "key": dataset.key, "digest": dataset.digest, "format": form,
         "columns": wanted,
     }  # fmt: skip
-    there = _already(target, head)
+    there = already(target, head)
     if there is not None:
         return {**there, "already": True}
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def _checked(dataset: Dataset, form: str, columns: Sequence[str] | None) -> list
     return there if columns is None else list(dict.fromkeys(["id", *columns]))
 
 
-def _already(target: Path, head: Mapping[str, Any]) -> dict[str, Any] | None:
+def already(target: Path, head: Mapping[str, Any]) -> dict[str, Any] | None:
     """The note of this very export, proved file by file; None where nothing is there. Raises InputError."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None

@@ -53,7 +53,12 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     result["sample"] = {"path": str(path), "pages": truth["pages"], "seconds": made}
     print(f"  pretraining a tiny transformer for {options.train_seconds} s", file=sys.stderr, flush=True)
     result["checkpoint"] = pretrain(
-        Store(root).get("packed"), root, seconds=options.train_seconds, depth=2, rows=2, learning_rate=2e-3
+        Store(root).get("packed"),
+        root,
+        seconds=options.train_seconds,
+        model={"depth": 2},
+        rows=2,
+        optimiser={"learning_rate": 2e-3},
     )
     result["try"] = _try_next(root, truth)
     return result, _text(result)

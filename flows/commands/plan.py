@@ -108,7 +108,7 @@ def _run_rows(plan: dict[str, Any]) -> list[list[str]]:
     words = f"tokens/s at {mfu['value']:.0%} MFU{slower} ({mfu['source']})"
     rows.append(["speed", _si(plan["tokens_per_second"]), words])
     if run is not None:
-        words = f"{run['gpu_hours']:,.0f} GPU hours"
+        words = f"{run['gpu_hours']:,.{0 if run['gpu_hours'] >= 10 else 2}f} GPU hours"
         words += {None: "", True: "; it fits in the days", False: "; it does NOT fit in the days"}[run["fits"]]
         words += "; it does NOT fit in the memory" if plan["memory"][plan["stage"]]["setting"] is None else ""
         rows.append(["time", _time(run["hours"]), words])
@@ -127,7 +127,9 @@ def _budget_rows(plan: dict[str, Any]) -> list[list[str]]:
     if budget is None:
         return []
     best = ", ".join(f"{_si(s['parameters'])} on {_si(s['tokens'])} ({name})" for name, s in budget["best"].items())
-    rows = [["budget", _si(budget["tokens"]), f"tokens of this model in {budget['days']:g} days"]]
+    rows = [
+        ["budget", _si(budget["tokens"]), f"tokens of this model in {budget['days']:g} day{'s'[: budget['days'] != 1]}"]
+    ]
     return [*rows, ["", "", f"best use of these FLOPs: {best}"]] if best else rows
 
 
@@ -149,8 +151,8 @@ def _memory_text(plan: dict[str, Any]) -> str:
         rows.append([*cells, str(needed["least_gpus"] or "none")])
     needed = plan["memory"][plan["stage"]]
     words = (
-        f"Memory of one GPU, {_gb(needed['usable_bytes'])} GB planned with: GB that stand before the first row, GB that a "
-        "row adds\n(ckpt: with activation checkpointing), how many rows fit at once, and the fewest GPUs for one row\n"
+        f"Memory of one GPU, in GB ({_gb(needed['usable_bytes'])} planned with): what stands before the first row, "
+        "what a row adds\n(ckpt: with activation checkpointing), how many rows fit, and the fewest GPUs for one row\n"
     )
     return words + table(rows, right=range(1, len(rows[0]))) + "\n" + _setting(plan, needed)
 
@@ -178,7 +180,7 @@ def _data_text(plan: dict[str, Any]) -> str:
         epochs = "-" if item["epochs"] is None else f"{item['epochs']:,.2f}"
         worth = "-" if item["worth"] is None else f"{_si(item['worth_tokens'])} ({item['worth']:.0%})"
         rows.append([f"{item['name']}:{item['key'][:12]}", _si(item["tokens"]), epochs, worth])
-    note = "Repeated tokens fade (Muennighoff et al. 2023): four epochs cost little, beyond sixteen most is lost"
+    note = "Repeated tokens fade (Muennighoff et al. 2023): four epochs cost little, beyond sixteen little is gained"
     return f"{table(rows, right=(1, 2, 3))}\n{note}"
 
 

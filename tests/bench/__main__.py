@@ -3,7 +3,8 @@
 usage: python -m tests.bench [NAME ...]    names: crawl_to_tokens extraction overhead reading rules agreement packing
                                                   encoding dedup dedup_growth dedup_million mixing exporting blocks
                                                   decontamination redaction blocklists blocklist_load learned perplexity
-                                                  rethresholding lid
+                                                  rethresholding lid maths programs sandbox
+                                                  instructions forms safety judging merging
 """
 
 from __future__ import annotations
@@ -20,14 +21,21 @@ from tests.bench import (
     dedup,
     encode,
     export,
+    instructions,
+    judge,
     learned,
     lid,
+    maths,
+    merge,
     mix,
     pack,
     pii,
+    programs,
     reading,
     rethreshold,
     rules,
+    safety,
+    sandbox,
     trove,
 )
 
@@ -54,6 +62,14 @@ BENCHES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "perplexity": learned.perplexity,
     "rethresholding": rethreshold.rethresholding,
     "lid": lid.lid,
+    "maths": maths.verdicts,
+    "programs": programs.verdicts,
+    "merging": merge.merging,
+    "sandbox": sandbox.sandboxed_runs,
+    "instructions": instructions.following,
+    "forms": instructions.forms,
+    "safety": safety.safety,
+    "judging": judge.judging,
 }
 
 

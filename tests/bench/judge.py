@@ -73,7 +73,7 @@ def judging(most: int | None = None, tables: bool = False) -> Iterator[dict[str,
     everything = pairs()
     chosen = sorted(random.Random(0).sample(range(len(everything)), most)) if most else list(range(len(everything)))
     rows = [everything[i] for i in chosen]
-    engine = TransformersEngine(folder())
+    engine = TransformersEngine(folder(), dtype="bfloat16")  # three times the speed of float32 on these cores
     judge = pairwise(engine, by="logprobs")
     judge.rows(rows[:2])  # the first call is slower than all others
     clock = time.perf_counter()
@@ -85,7 +85,8 @@ def judging(most: int | None = None, tables: bool = False) -> Iterator[dict[str,
         print(table(found), file=sys.stderr)
     asked = sum("orders" in verdict.evidence for verdict in verdicts)
     yield {
-        "measure": "SmolLM2-135M by log-probabilities, both orders", **_figures(found), **_calibration(rows, verdicts),
+        "measure": "SmolLM2-135M (bfloat16) by log-probabilities, both orders",
+        **_figures(found), **_calibration(rows, verdicts),
         "pairs_per_s": round(asked / seconds, 2), "seconds": round(seconds, 1),
         "raters_fleiss_kappa": round(fleiss_kappa([row["raters"] for row in rows]), 4),
     }  # fmt: skip

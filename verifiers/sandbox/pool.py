@@ -20,7 +20,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -170,7 +170,7 @@ class Sandbox:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-        request = json.dumps({"role": role, "guest": guest, "limits": asdict(limits), "folder": folder}).encode()
+        request = json.dumps({"role": role, "guest": guest, "limits": vars(limits), "folder": folder}).encode()
         try:
             if len(request) > MESSAGE:
                 raise ValueError(f"the role has {len(request)} bytes with all else; it may have {MESSAGE}")
