@@ -42,6 +42,7 @@ HERE = Path(__file__).parent
 for _path in sorted((HERE.parent / "dataops").rglob("*.py")):  # every op registers when its module is imported
     if "@op(" in (_source := _path.read_text()) or "@keep(" in _source:
         importlib.import_module(".".join(("gristmill", *_path.relative_to(HERE.parent).with_suffix("").parts)))
+importlib.import_module("gristmill.verifiers.over")
 OURS = {name: factory for name, factory in REGISTRY.items() if not name.startswith("toy.")}
 
 WORDS = st.sampled_from(

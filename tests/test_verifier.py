@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 
 from gristmill.dataops.dataset import InputError
 from gristmill.dataops.executor import LocalPool
+from gristmill.dataops.identity import row_id
+from gristmill.dataops.op import Split, ledger, op
+from gristmill.dataops.store import Store, Task
 from gristmill.flows.cli import main
 from gristmill.verifiers import cases
 from gristmill.verifiers.compose import all_of, any_of, gated, weighted
@@ -294,3 +297,27 @@ def test_over_a_dataset_every_row_stays_with_its_verdict(own):
     with pytest.raises(InputError, match="needs the columns response"):
         verify(find(own)())(frame)
     assert math.isnan(cases.added([]).mean)
+
+
+def _answers_plan(inputs, building, workers, **_):
+    return [Task(range(3), 3), Task(range(3, 5), 2)]
+
+
+@op("toy.answers", version=1, kind="source", plan=_answers_plan)
+def answers(task, *, gold: str):
+    rows = [{"id": row_id(str(n)), "prompt": "p", "response": "xxyyx"[n], "gold": gold} for n in task]
+    yield Split(pl.DataFrame(rows), ledger(), len(task))
+
+
+def test_a_dataset_is_judged_by_the_command(own, tmp_path, capsys):
+    Store(tmp_path).build("answers", answers(gold="x"), [])
+    command = ["verify", "answers", "--verifier", own, "--root", str(tmp_path)]
+    assert main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rows"], told["mean"], told["reasons"]) == (5, 0.6, {"equal": 3, "different": 2})
+    made = Store(tmp_path).get("answers-verified")
+    assert made.key == told["dataset"]["key"]
+    assert made.scan().collect()["verdict"].struct.field("score").to_list() == [1, 1, 0, 0, 1]
+    assert made.manifest["ops"][0]["params"]["verifier"]["name"] == "own.echo"
+    assert main([*command, "--name", "again"]) == 0
+    assert "Published: again:" in capsys.readouterr().out

@@ -48,7 +48,7 @@ MODULES = {
 }
 
 #: Factories of verifiers by name, filled by the decorator.
-REGISTRY: dict[str, Callable[..., Verifier]] = {}
+REGISTRY: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -193,14 +193,15 @@ def verifier(
         known = REGISTRY.get(name)
         if known is not None and getattr(known, "__module__", None) != function.__module__:
             raise ValueError(f"two verifiers are called {name}: {known.__module__} and {function.__module__}")
+        vars(factory)["version"] = version
         REGISTRY[name] = factory
         return factory
 
     return decorate
 
 
-def find(name: str) -> Callable[..., Verifier]:
-    """The factory of a verifier by its name, or by FILE.py:FUNCTION or MODULE:FUNCTION for one of your own.
+def find(name: str) -> Any:
+    """The factory of a verifier, which has its `version`, by its name; FILE.py:FUNCTION or MODULE:FUNCTION for your own.
 
     Raises InputError naming what there is.
     """
