@@ -201,7 +201,7 @@ def verifier(
 
 
 def find(name: str) -> Any:
-    """The factory of a verifier, which has its `version`, by its name; FILE.py:FUNCTION or MODULE:FUNCTION for your own.
+    """The factory of a verifier, with its `version`, by its name; FILE.py:FUNCTION or MODULE:FUNCTION for your own.
 
     Raises InputError naming what there is.
     """

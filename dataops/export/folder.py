@@ -57,13 +57,8 @@ def export(
         "gristmill": 1, "dataset": dataset.name, "key": dataset.key, "digest": dataset.digest, "format": form,
         "columns": wanted,
     }  # fmt: skip
-    there = already(target, head)
-    if there is not None:
-        return {**there, "already": True}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    scratch.mkdir()
-    try:
+
+    def fill(scratch: Path) -> dict[str, Any]:
         module, _, name = FORMATS[form].partition(":")
         numbers = getattr(importlib.import_module(module), name)(dataset, scratch, wanted, progress)
         files = [
@@ -71,7 +66,21 @@ def export(
             for path in sorted(scratch.rglob("*"))
             if path.is_file()
         ]
-        note = {**head, **numbers, "files": files}
+        return {**numbers, "files": files}
+
+    return whole(target, head, fill)
+
+
+def whole(target: Path, head: Mapping[str, Any], fill: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+    """A folder that `fill` writes, with a note of `head` and what it returns: there as a whole, or not at all."""
+    there = _already(target, head)
+    if there is not None:
+        return {**there, "already": True}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    scratch.mkdir()
+    try:
+        note = {**head, **fill(scratch)}
         write_json(scratch / NOTE, note)
         if target.exists():
             target.rmdir()  # empty, as was checked; where something came in meanwhile this raises
@@ -100,7 +109,7 @@ def _checked(dataset: Dataset, form: str, columns: Sequence[str] | None) -> list
     return there if columns is None else list(dict.fromkeys(["id", *columns]))
 
 
-def already(target: Path, head: Mapping[str, Any]) -> dict[str, Any] | None:
+def _already(target: Path, head: Mapping[str, Any]) -> dict[str, Any] | None:
     """The note of this very export, proved file by file; None where nothing is there. Raises InputError."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -25,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.dataops.dataset import Dataset, InputError
-from gristmill.dataops.export.folder import NOTE, Progress, already
+from gristmill.dataops.export.folder import Progress, whole
 from gristmill.dataops.export.hosted_check import Count, check, tokens
 from gristmill.dataops.export.hosted_forms import FORMS, Form
 from gristmill.dataops.export.hosted_rows import COLUMNS, Refused, read
 from gristmill.dataops.export.hosted_shapes import line
 from gristmill.dataops.export.rows import even_batches
-from gristmill.dataops.fileio import file_sha256, write_json
+from gristmill.dataops.fileio import file_sha256
 
 LEDGER = "ledger.ndjson"
 BOM = b"\xef\xbb\xbf"
@@ -65,23 +64,12 @@ def export_hosted(
         "gristmill": 1, "dataset": dataset.name, "key": dataset.key, "digest": dataset.digest, "format": form,
         "columns": fields, "tokenizer": digest,
     }  # fmt: skip
-    there = already(target, head)
-    if there is not None:
-        return {**there, "already": True}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    scratch.mkdir()
-    try:
+
+    def fill(scratch: Path) -> dict[str, Any]:
         numbers = write(_rows(dataset, fields, progress), scratch, chosen, fields, count)
-        note = {**head, "limits": json.loads(json.dumps(asdict(chosen))), **numbers}
-        write_json(scratch / NOTE, note)
-        if target.exists():
-            target.rmdir()  # empty, as was checked; where something came in meanwhile this raises
-        scratch.rename(target)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    return {**note, "already": False}
+        return {"limits": json.loads(json.dumps(asdict(chosen))), **numbers}
+
+    return whole(target, head, fill)
 
 
 def write(
