@@ -144,7 +144,9 @@ def _ready(
 ) -> tuple[Engine, Constitution]:
     """What to judge with, if it is what the identity says. Raises InputError where it is not."""
     if engine_context is None or engine is None or constitution is None:
-        raise InputError("a judge needs an engine: make it by judge.verify.pointwise(engine), pairwise or best_of")
+        raise InputError(
+            "a judge needs an engine: give --engine FOLDER, or make it by pointwise(engine), pairwise or best_of"
+        )
     told = {"name": engine_context.name, "version": engine_context.version}
     if dict(engine) != told:
         raise InputError(f"the judge is for the engine {dict(engine)}; it was given {told}")
