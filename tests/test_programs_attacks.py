@@ -21,7 +21,9 @@ THREE = {"cases": [{"stdin": "3\n", "expected": "1\n2\n3\n"}]}
 def test_no_attack_on_a_call_passes(attack, code):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         code = code.replace("PORT", str(listening.getsockname()[1]))
-        found = programs(timeout=1.5)("Add two numbers.", f"```python\n{code}```", tests=ADD)
+        # Filling all memory that a run may have takes longer than it takes to see that one never ends.
+        seconds = 20.0 if attack == 24 else 1.5
+        found = programs(timeout=seconds)("Add two numbers.", f"```python\n{code}```", tests=ADD)
     assert found.score == 0.0, found
     assert found.evidence["attack"] == attack, found
 
