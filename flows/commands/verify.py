@@ -80,6 +80,8 @@ def _verifier(options: argparse.Namespace, settings: dict[str, Any]) -> Verifier
 
     params = dict(_parameter(text) for text in options.set)
     if options.unsafe:
+        if options.verifier != "programs":
+            raise InputError(f"{options.verifier} runs no programs; --unsafe is for programs")
         params["sandbox_context"] = "none"
     if options.model is not None:
         from gristmill.verifiers.safety.verify import classifier
