@@ -21,7 +21,8 @@ from gristmill.dataops.fileio import file_sha256
 from gristmill.training.checkpoint import load_model
 from gristmill.training.loop import Budget, Kept, optimizer_of, train
 from gristmill.training.model import Shape, build, configuration, logits, losses
-from gristmill.training.pretrain import main
+from gristmill.training.plan.shape import Shape as PlanShape
+from gristmill.training.pretrain import main, speed
 from gristmill.training.schedule import Optimiser, Watch
 from gristmill.training.shards import IGNORED, Shards
 from gristmill.training.stream import Stream
@@ -89,13 +90,17 @@ def test_model_sizes_follow_depth():
     assert not torch.equal(build(tiny(), 5).lm_head.weight, build(tiny(), 6).lm_head.weight)
 
 
-def test_qwen_shapes_share_keys_among_queries(data):
+def test_qwen_shapes_share_keys_among_queries(tmp_path, data, capsys):
     shape = Shape("qwen3", depth=2, width=64, heads=4, kv_heads=2, hidden=96, tied=False)
     model = build(configuration(shape, 32, seq_len=64), 0)
     assert model.config.model_type == "qwen3" and model.model.layers[0].self_attn.k_proj.weight.shape == (32, 64)
     assert model.lm_head.weight is not model.model.embed_tokens.weight
     batch = Shards(data).gather(np.arange(2))
     assert logits(model, batch.tokens, batch.positions).shape == (2, 64, 32)
+    given = {"family": "qwen3", "depth": 2, "width": 64, "heads": 4, "kv_heads": 2}
+    assert main(["--spec", str(write_spec(tmp_path, data, model=given, steps=2))]) == 0
+    made = load_model(Dataset.load(json.loads(capsys.readouterr().out)["path"]))
+    assert made.config.num_key_value_heads == 2
     for changes in ({"heads": 5}, {"kv_heads": 3}, {"depth": 0}):
         with pytest.raises(InputError, match="model: "):
             Shape(**{"family": "qwen3", "depth": 2, "width": 64, "heads": 4, **changes})
@@ -164,6 +169,9 @@ def test_a_checkpoint_is_published_with_what_made_it(tmp_path, data, capsys):
     assert (told["first_loss"], told["last_loss"]) == (stats["first_loss"], stats["last_loss"])
     assert (stats["steps"], stats["cursor"]["step"], stats["seed"]) == (120, 120, 1)
     assert stats["tokens"] == 120 * 8 * 63
+    made = manifest["made"]
+    assert made["tokens_per_second"] == pytest.approx(stats["tokens"] / made["seconds"], rel=1e-2)
+    assert made["flops_per_second"] > 6 * stats["parameters"] * made["tokens_per_second"] > 0
     assert (stats["data"], stats["device"]) == (data.digest, manifest["made"]["device"])
     assert {"torch", "transformers"} <= set(stats["versions"])
     assert manifest["inputs"] == [{"name": "packed", "key": data.key, "digest": data.digest}]
@@ -202,6 +210,14 @@ def test_the_same_steps_give_the_same_bytes_wherever_they_are_put(tmp_path, data
         assert main(["--spec", str(write_spec(tmp_path / name, data, steps=5, name=name))]) == 0
         digests.append(json.loads(capsys.readouterr().out)["digest"])
     assert digests[0] == digests[1]
+
+
+def test_the_share_of_the_peak_that_is_used():
+    """GPT-3's shape at 1,000 tokens a second on an H200: 989 TFLOP/s dense bf16 by its data sheet."""
+    made = PlanShape(96, 12288, 96, 96, 128, 49152, 50257, tied=True, gated=False)
+    told = speed(made, 2048, 100.0, "NVIDIA H200")
+    assert told["mfu"] == pytest.approx(told["flops_per_second"] / 989e12, rel=0.01) and 0.1 < told["mfu"] < 0.2
+    assert speed(made, 2048, 100.0, "cpu")["mfu"] is None
 
 
 def test_a_budget_in_seconds_ends_by_the_clock(tmp_path, data, capsys):

@@ -37,6 +37,10 @@ from gristmill.training import state
 from gristmill.training.checkpoint import building, load_model, save_model, versions
 from gristmill.training.loop import Budget, Kept, Metrics, Stopped, mean_loss, optimizer_of, train
 from gristmill.training.model import Shape, build, configuration
+from gristmill.training.plan import shape as plan_shape
+from gristmill.training.plan.chips import chip
+from gristmill.training.plan.flops import token_flops
+from gristmill.training.plan.shape import read_config
 from gristmill.training.schedule import Optimiser
 from gristmill.training.shards import Shards
 from gristmill.training.spec import Input, check_fields, check_name, open_input, read_spec
@@ -147,6 +151,8 @@ def run(spec: PretrainSpec) -> Dataset:
             "threads": torch.get_num_threads(),
             "versions": versions(),
         }
+        shape = read_config(folder / "files" / "config.json")
+        made |= speed(shape, stream.sources[0].seq_len, kept.tokens / kept.seconds, str(made["device"]))
         first, last = kept.metrics[:ENDS], kept.metrics[-ENDS:]
         stats = {
             "first_loss": sum(m.loss for m in first) / len(first),
@@ -174,6 +180,17 @@ def run(spec: PretrainSpec) -> Dataset:
         )  # fmt: skip
     saved.unlink(missing_ok=True)
     return published
+
+
+def speed(shape: plan_shape.Shape, seq_len: int, tokens_per_second: float, device: str) -> dict[str, Any]:
+    """Tokens (padding not counted) and FLOPs a second, and the share of the device's published peak that these are,
+    attention counted as by Chowdhery et al. (2022, appendix B); None for a device whose peak is not known."""
+    flops = sum(token_flops(shape, seq_len).values()) * tokens_per_second
+    try:
+        mfu = flops / chip(device).peak
+    except InputError:
+        mfu = None
+    return {"tokens_per_second": tokens_per_second, "flops_per_second": flops, "mfu": mfu}
 
 
 def _weights(spec: PretrainSpec) -> list[float]:
