@@ -24,7 +24,7 @@ from gristmill.flows.cli import main
 from gristmill.verifiers import cases
 from gristmill.verifiers.compose import all_of, any_of, gated, weighted
 from gristmill.verifiers.over import verify
-from gristmill.verifiers.probes import Probed, empty_must_fail, gold_must_pass
+from gristmill.verifiers.probes import empty_must_fail, gold_must_pass, probed
 from gristmill.verifiers.verdict import Verdict
 from gristmill.verifiers.verifier import Verifier, find, load, verifier
 
@@ -153,7 +153,7 @@ def test_tasks_whose_gold_fails_or_whose_empty_answer_passes_are_not_judged():
     ]
     assert [said and said.score for said in gold_must_pass(says(), rows)] == [1.0, 0.0, None, None, None]
     assert [said.score for said in empty_must_fail(says(), rows)] == [0.0, 0.0, 0.0, 1.0, 0.0]
-    told = Probed(says()).rows(rows)
+    told = probed(says(), rows)
     assert [(said.score, said.reason) for said in told] == [
         (1.0, "word"),
         (None, "gold_fails"),
@@ -161,7 +161,7 @@ def test_tasks_whose_gold_fails_or_whose_empty_answer_passes_are_not_judged():
         (None, "empty_passes"),
         (0.0, "word"),
     ]
-    composed = Probed(all_of(parts=[fixed(column="one"), says()])).rows([{**row, "one": 1.0} for row in rows])
+    composed = probed(all_of(parts=[fixed(column="one"), says()]), [{**row, "one": 1.0} for row in rows])
     assert [said.score for said in composed] == [1.0, None, None, None, 0.0]
     assert composed[1].evidence["verifier"] == "toy.says"
 
@@ -174,10 +174,22 @@ def test_each_task_is_probed_once():
         counted.append(response)
         return Verdict(float(response != ""), "said")
 
-    probed = Probed(count())
     for _ in range(3):
-        probed.rows([{"prompt": "p", "response": "a", "id": len(counted)}] * 4)
+        probed(count(), [{"prompt": "p", "response": "a", "id": len(counted)}] * 4)
     assert counted.count("") == 1 and counted.count("a") == 12
+
+
+def test_an_outage_while_a_task_is_probed_is_not_held_against_it_for_good():
+    down = [True]
+
+    @verifier("toy.down", version=1)
+    def answers_when_up(prompt: str, response: str) -> Verdict:
+        return Verdict(None, "outage") if down[0] else Verdict(float(response == "yes"), "word")
+
+    rows = [{"prompt": "p", "response": "yes", "reference": "yes"}]
+    assert probed(answers_when_up(), rows)[0].reason == "gold_not_judged"
+    down[0] = False
+    assert probed(answers_when_up(), rows)[0].score == 1.0
 
 
 @pytest.fixture

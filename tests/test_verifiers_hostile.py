@@ -19,7 +19,7 @@ from gristmill.dataops.dataset import InputError
 from gristmill.dataops.executor import LocalPool
 from gristmill.flows.cli import main
 from gristmill.verifiers import cases
-from gristmill.verifiers.probes import Probed
+from gristmill.verifiers.probes import probed
 from gristmill.verifiers.verdict import Verdict
 from gristmill.verifiers.verifier import find
 
@@ -204,7 +204,7 @@ def test_a_column_of_another_kind_is_the_tasks_fault(name, column, value):
     if column == "instruction_id_list":
         del row["instructions"]
     verifier = find(name)()
-    for verdict in (*verifier.rows([row]), *Probed(verifier).rows([row])):
+    for verdict in (*verifier.rows([row]), *probed(verifier, [row])):
         assert verdict.score is None and verdict.reason not in ("unknown", "verifier_failed"), verdict
 
 

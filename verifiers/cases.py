@@ -24,7 +24,7 @@ from gristmill.dataops.executor import Executor, InProcess
 from gristmill.dataops.readers.lines import Torn, decompressed, lines
 from gristmill.dataops.readers.members import sniff_compression
 from gristmill.dataops.readers.streams import open_raw
-from gristmill.verifiers.probes import Probed
+from gristmill.verifiers.probes import probed
 from gristmill.verifiers.verdict import Summary, Verdict, summarise
 from gristmill.verifiers.verifier import Verifier
 
@@ -116,10 +116,6 @@ def _windows(source: Path, size: int) -> Iterator[tuple[list[Line], int, int]]:
         yield held, raw.size, raw.size
 
 
-#: Tasks that were probed, by verifier: a worker meets the same tasks again in later chunks.
-_PROBED: dict[str, Probed] = {}
-
-
 class _Chunk(NamedTuple):
     """What one worker judges at a time; as a text, for the message about a worker that died, where it stands."""
 
@@ -133,7 +129,6 @@ class _Chunk(NamedTuple):
 def _judge(chunk: _Chunk) -> tuple[str, Summary]:
     """Lines in, lines of verdicts out, with their summary."""
     verifier, told = chunk
-    probed = _PROBED.setdefault(f"{verifier.origin} {verifier.identity} {sorted(verifier.context)}", Probed(verifier))
     ids: list[Any] = []
     rows: list[dict[str, Any]] = []
     verdicts: list[Verdict | None] = []
@@ -143,7 +138,7 @@ def _judge(chunk: _Chunk) -> tuple[str, Summary]:
         verdicts.append(None if row is not None else Verdict(None, "unreadable_row", {"line": number, "why": trouble}))
         if row is not None:
             rows.append(row)
-    judged = iter(probed.rows(rows))
+    judged = iter(probed(verifier, rows))
     whole = [next(judged) if verdict is None else verdict for verdict in verdicts]
     text = "".join(
         json.dumps({"id": id, "score": said.score, "reason": said.reason, "evidence": said.evidence}) + "\n"

@@ -15,7 +15,7 @@ import polars as pl
 
 from gristmill.dataops.dataset import InputError
 from gristmill.dataops.op import Op, op
-from gristmill.verifiers.probes import Probed
+from gristmill.verifiers.probes import probed
 from gristmill.verifiers.verifier import Verifier
 
 #: The column that is added: evidence is JSON.
@@ -45,6 +45,6 @@ def verify_rows(
         rows = [{**row, "response": row[response]} for row in rows]
     verdicts = [
         {"score": said.score, "reason": said.reason, "evidence": json.dumps(said.evidence)}
-        for said in Probed(verifier_context).rows(rows)
+        for said in probed(verifier_context, rows)
     ]
     return frame.with_columns(pl.Series(column, verdicts, dtype=VERDICT))

@@ -10,6 +10,7 @@ without any gold is probed by the empty answer alone. Not covered: a gold that p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from gristmill.dataops.identity import canonical_json
 from gristmill.verifiers.verdict import Verdict
 from gristmill.verifiers.verifier import Row, Verifier
+
+_NOT_JUDGED = "gold_not_judged"
 
 
 def gold_must_pass(verifier: Verifier, rows: Sequence[Row]) -> list[Verdict | None]:
@@ -35,30 +38,35 @@ def empty_must_fail(verifier: Verifier, rows: Sequence[Row]) -> list[Verdict]:
     return verifier.rows([{**row, "response": ""} for row in rows])
 
 
-class Probed:
-    """A verifier whose tasks are probed once each before it judges. Tasks are remembered by a hash of their columns,
-    some 150 bytes for each different one."""
+@functools.cache
+def _found(verifier: str) -> dict[bytes, Verdict | None]:
+    """What was found of tasks, by a hash of their columns: a process meets the same ones in later batches. Some 150
+    bytes a task; nothing of the verifier is kept, whose pool may be closed by then."""
+    return {}
 
-    def __init__(self, verifier: Verifier) -> None:
-        self.verifier = verifier
-        self._trouble: dict[bytes, Verdict | None] = {}
 
-    def rows(self, rows: Sequence[Row]) -> list[Verdict]:
-        """Verdicts in order; rows whose task fails a probe are not judged."""
-        tasks = [self._task(row) for row in rows]
-        new = {task: row for task, row in zip(tasks, rows, strict=True) if task not in self._trouble}
-        self._trouble |= dict(zip(new, troubles(self.verifier, list(new.values())), strict=True))
-        sound = [i for i, task in enumerate(tasks) if self._trouble[task] is None]
-        judged = iter(self.verifier.rows([rows[i] for i in sound]))
-        return [next(judged) if said is None else said for said in (self._trouble[task] for task in tasks)]
+def probed(verifier: Verifier, rows: Sequence[Row]) -> list[Verdict]:
+    """Verdicts in order, each task probed once before it is used; rows whose task fails a probe are not judged.
 
-    def _task(self, row: Row) -> bytes:
-        seen = {name: value for name, value in row.items() if name not in ("id", "response")}
-        try:
-            spelled = canonical_json(seen)
-        except (TypeError, ValueError):  # a value without a stable spelling, such as bytes
-            spelled = repr(sorted(seen.items()))
-        return blake2b(spelled.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    A gold that could not be judged is asked about again in the next batch: an outage may be over.
+    """
+    known = _found(f"{verifier.origin} {verifier.identity}")
+    tasks = [_task(row) for row in rows]
+    new = {task: row for task, row in zip(tasks, rows, strict=True) if task not in known}
+    found = dict(zip(new, troubles(verifier, list(new.values())), strict=True))
+    known |= {task: said for task, said in found.items() if said is None or said.reason != _NOT_JUDGED}
+    said_of = [found[task] if task in found else known[task] for task in tasks]
+    judged = iter(verifier.rows([row for row, said in zip(rows, said_of, strict=True) if said is None]))
+    return [next(judged) if said is None else said for said in said_of]
+
+
+def _task(row: Row) -> bytes:
+    seen = {name: value for name, value in row.items() if name not in ("id", "response")}
+    try:
+        spelled = canonical_json(seen)
+    except (TypeError, ValueError):  # a value without a stable spelling, such as bytes
+        spelled = repr(sorted(seen.items()))
+    return blake2b(spelled.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def troubles(verifier: Verifier, rows: Sequence[Row]) -> list[Verdict | None]:
@@ -69,7 +77,7 @@ def troubles(verifier: Verifier, rows: Sequence[Row]) -> list[Verdict | None]:
         asked = [rows[i] for i in left]
         for i, gold in zip(left, gold_must_pass(leaf, asked), strict=True):
             if gold is not None and gold.score != 1.0:
-                found[i] = _trouble("gold_fails" if gold.score is not None else "gold_not_judged", leaf, gold)
+                found[i] = _trouble("gold_fails" if gold.score is not None else _NOT_JUDGED, leaf, gold)
         if leaf.empty_fails:
             for i, empty in zip(left, empty_must_fail(leaf, asked), strict=True):
                 if found[i] is None and empty.score is not None and empty.score > 0:
