@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +27,13 @@ import pyarrow.compute as pc
 import pyarrow.ipc as ipc
 
 from gristmill.dataops.fileio import file_sha256, is_remote, open_arrow, read_bytes, write_json
-from gristmill.dataops.identity import recipe_key
+from gristmill.dataops.identity import Fingerprint, recipe_key, row_id
+from gristmill.dataops.rowfile import RowWriter
 
 #: What training may import from here: the one door between it and the rest.
 __all__ = [
     "MANIFEST", "DamagedError", "Dataset", "InputError", "Shard", "is_remote", "open_arrow", "publish", "publish_files",
-    "read_ledger", "recipe_key", "write_json",
+    "publish_rows", "read_ledger", "recipe_key", "row_id", "write_json",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -262,6 +263,53 @@ def publish_files(
         "shards": [],
         "ledger": [],
         "files": entries,
+        "counts": {},
+        "stats": dict(stats or {}),
+        "reproducible": reproducible,
+        "made": dict(made),
+    }
+    return publish(building, Path(root) / name / key[:12], manifest)
+
+
+def publish_rows(
+    root: str | Path,
+    name: str,
+    building: Path,
+    tables: Iterable[pa.Table],
+    *,
+    ops: Sequence[Mapping[str, Any]],
+    inputs: Sequence[Dataset],
+    external: Sequence[str] = (),
+    made: Mapping[str, Any],
+    stats: Mapping[str, Any] | None = None,
+    reproducible: bool = True,
+) -> Dataset:
+    """Publish tables of one schema, with `id` binary(16) first, as `rows`: what a training step makes of rows, such as
+    rollouts or an evaluation. One shard; the arguments are those of `publish_files`. Raises ValueError without a table.
+    """
+    (building / "shards").mkdir(parents=True, exist_ok=True)
+    writer: RowWriter | None = None
+    for table in tables:
+        writer = RowWriter(building, 0, "zstd") if writer is None else writer
+        writer.write(table)
+    if writer is None:
+        raise ValueError(f"{name}: no table, not even an empty one, so no schema")
+    part = writer.close()
+    total = Fingerprint(part["rows"], tuple(part["lanes"]))
+    key = recipe_key(ops, [*external, *(item.digest for item in inputs)])
+    manifest = {
+        "gristmill": 1,
+        "name": name,
+        "key": key,
+        "digest": total.digest(part["schema"]),
+        "kind": "rows",
+        "ops": list(ops),
+        "inputs": [{"name": item.name, "key": item.key, "digest": item.digest} for item in inputs],
+        "external": list(external),
+        "rows": total.rows,
+        "schema": part["schema"],
+        "shards": [{**part["shard"], "hashes": part["hashes"]}],
+        "ledger": [],
         "counts": {},
         "stats": dict(stats or {}),
         "reproducible": reproducible,

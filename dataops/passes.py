@@ -22,8 +22,9 @@ import pyarrow.ipc as ipc
 
 from gristmill.dataops.dataset import Shard
 from gristmill.dataops.fileio import HashedFile, file_sha256, write_json
-from gristmill.dataops.identity import Fingerprint, row_hashes
+from gristmill.dataops.identity import Fingerprint
 from gristmill.dataops.op import LEDGER, Op, Split
+from gristmill.dataops.rowfile import RowWriter
 
 ID = pa.binary(16)
 BATCH = 4096  # rows of a shard that go through a pass together
@@ -88,7 +89,7 @@ def run_unit(unit: Unit) -> dict[str, Any]:
             rows = after.kept
         if writer is not None:
             clock = time.process_time()
-            writer.write(rows)
+            writer.write(rows if isinstance(rows, pa.Table) else to_arrow(rows))
             seconds["write"] = seconds.get("write", 0.0) + time.process_time() - clock
     if unit.expected is not None and consumed != unit.expected:
         raise AccountingError(f"{unit.ops[0].name}: part {unit.index} has {unit.expected} rows, {consumed} were read")
@@ -224,53 +225,6 @@ def view_fingerprint(shard: Shard, lost: pl.DataFrame) -> dict[str, Any]:
     keep[lost.filter(pl.col("unit") == "row")["row"].to_numpy()] = False
     fingerprint = Fingerprint.of(hashes[keep])
     return {"rows": fingerprint.rows, "lanes": list(fingerprint.lanes)}
-
-
-class RowWriter:
-    """Writes one shard: Arrow IPC with a hash per row beside it."""
-
-    def __init__(self, folder: Path, index: int, compression: str | None) -> None:
-        self._folder, self._compression = folder, compression
-        self._names = (f"shards/{index:05d}.arrow", f"shards/{index:05d}.hash")
-        self._scratch = [folder / f"{name}.{os.getpid()}.tmp" for name in self._names]
-        self._rows_file, self._hash_file = (HashedFile(path) for path in self._scratch)
-        self._writer: ipc.RecordBatchFileWriter | None = None
-        self._schema: pa.Schema | None = None
-        self._fingerprint = Fingerprint()
-        self.hash_seconds = 0.0
-
-    def write(self, rows: pl.DataFrame | pa.Table) -> None:
-        """Append rows; the first call sets the schema."""
-        table = rows if isinstance(rows, pa.Table) else to_arrow(rows)
-        if self._writer is None:
-            self._schema = table.schema
-            options = ipc.IpcWriteOptions(compression=self._compression)
-            self._writer = ipc.new_file(self._rows_file, table.schema, options=options)
-        elif table.num_rows == 0:
-            return
-        self._writer.write_table(table)
-        clock = time.process_time()
-        hashes = row_hashes(table)
-        self._hash_file.write(np.ascontiguousarray(hashes, dtype="<u8").tobytes())
-        self._fingerprint += Fingerprint.of(hashes)
-        self.hash_seconds += time.process_time() - clock
-
-    def close(self) -> dict[str, Any]:
-        """Finish the files under their final names."""
-        assert self._writer is not None and self._schema is not None, "a source yields at least one batch"
-        self._writer.close()
-        self._rows_file.close()
-        self._hash_file.close()
-        for scratch, name in zip(self._scratch, self._names, strict=True):
-            scratch.replace(self._folder / name)
-        rows, lanes = self._fingerprint.rows, list(self._fingerprint.lanes)
-        return {
-            "shard": self._rows_file.entry(self._names[0], rows=rows),
-            "hashes": self._hash_file.entry(self._names[1]),
-            "schema": [[field.name, str(field.type)] for field in self._schema],
-            "rows": rows,
-            "lanes": lanes,
-        }
 
 
 def to_arrow(rows: pl.DataFrame) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from gristmill.dataops.dataset import publish
 from gristmill.dataops.identity import Fingerprint, recipe_key, row_id
-from gristmill.dataops.passes import RowWriter
+from gristmill.dataops.rowfile import RowWriter
 
 SEGMENTS = pa.list_(pa.struct([("id", pa.binary(16)), ("start", pa.uint32()), ("length", pa.uint32())]))
 EOD = 0
@@ -24,9 +24,19 @@ def pack(
     dtype=np.uint16,
     compression=None,
     tokenizer="t",
+    targets=None,
+    params=None,
+    name="packed",
 ):
-    """Publish rows of documents (lists of tokens) as a packed dataset: two shards, record batches of two rows."""
+    """Publish rows of documents (lists of tokens) as a packed dataset: two shards, record batches of two rows.
+
+    `targets` are lists of 0 and 1 like `rows`; `params` are more of the op's parameters.
+    """
     columns: dict[str, list] = {name: [] for name in ("id", "tokens", "positions", "segments", "length")}
+    if targets is not None:
+        columns["targets"] = [
+            [mark for document in row for mark in document] + [0] * (seq_len - sum(map(len, row))) for row in targets
+        ]
     for number, documents in enumerate(rows):
         tokens = [token for document in documents for token in document]
         positions = [place for document in documents for place in range(len(document))]
@@ -37,9 +47,9 @@ def pack(
         columns["segments"].append([{"id": row_id("d"), "start": 0, "length": len(d)} for d in documents])
         columns["length"].append(len(tokens))
     types = {"tokens": pa.list_(pa.from_numpy_dtype(dtype), seq_len), "id": pa.binary(16), "segments": SEGMENTS}
-    types |= {"positions": types["tokens"], "length": pa.uint32()}
+    types |= {"positions": types["tokens"], "length": pa.uint32(), "targets": pa.list_(pa.uint8(), seq_len)}
     table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
-    building = root / ".building" / "packed"
+    building = root / ".building" / name
     (building / "shards").mkdir(parents=True)
     half = -(-len(rows) // 2)
     parts = []
@@ -53,17 +63,23 @@ def pack(
         {
             "name": "pack",
             "version": 1,
-            "params": {"seq_len": seq_len, "eod": EOD, "vocab_size": vocab_size, "tokenizer": tokenizer},
+            "params": {
+                "seq_len": seq_len,
+                "eod": EOD,
+                "vocab_size": vocab_size,
+                "tokenizer": tokenizer,
+                **(params or {}),
+            },
         }
     ]
     key = recipe_key(ops, [])
     total = sum((Fingerprint(part["rows"], tuple(part["lanes"])) for part in parts), Fingerprint())
     manifest = {
-        "gristmill": 1, "name": "packed", "key": key, "kind": "tokens", "ops": ops, "inputs": [], "rows": total.rows,
+        "gristmill": 1, "name": name, "key": key, "kind": "tokens", "ops": ops, "inputs": [], "rows": total.rows,
         "shards": [{**part["shard"], "hashes": part["hashes"]} for part in parts], "ledger": [],
         "schema": parts[0]["schema"], "digest": total.digest(parts[0]["schema"]),
     }  # fmt: skip
-    return publish(building, root / "packed" / key[:12], manifest)
+    return publish(building, root / name / key[:12], manifest)
 
 
 def chain(rows: int, seq_len: int, vocab_size: int, seed: int = 0) -> list[list[list[int]]]:

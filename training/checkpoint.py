@@ -49,10 +49,11 @@ def load_model(dataset: Dataset) -> PreTrainedModel:
         raise InputError(f"{dataset.name} at {dataset.path} holds no model (config.json and model.safetensors)")
     if is_remote(dataset.path):
         raise InputError(f"{dataset.path}: copy the checkpoint to a local folder first")
+    disable_progress_bar()
     return AutoModelForCausalLM.from_pretrained(dataset.file(""), local_files_only=True)
 
 
-def versions() -> dict[str, str]:
-    """What a training step runs on: recorded, never part of the identity."""
-    names = ("torch", "transformers", "numpy", "pyarrow")
+def versions(*more: str) -> dict[str, str]:
+    """What a training step runs on, with the packages that it names: recorded, never part of the identity."""
+    names = ("torch", "transformers", "numpy", "pyarrow", *more)
     return {"python": platform.python_version(), **{name: version(name) for name in names}}

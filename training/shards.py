@@ -4,8 +4,8 @@ Shards are uncompressed Arrow IPC with fixed-size lists, so a mapped file alread
 a dataset reads no tokens and allocates nothing for them, and a batch costs one copy, from the map into an int64 tensor
 (pinned where there is a GPU, so that the copy to the device needs no other).
 
-The law kept here: a label never asks for a token of another document or of the padding. Not covered: remote shards,
-which cannot be mapped.
+The law kept here: a label never asks for a token of another document or of the padding, nor for one that the data says
+not to learn (`targets`: what others say in a chat). Not covered: remote shards, which cannot be mapped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Batch:
     """int64 tensors [rows, seq_len]: `tokens`, `labels`, `positions`; and `length` [rows], the real tokens of each row.
 
     `labels[r, t]` is what position t has to predict, tokens[r, t + 1]. It is -100 where there is no such token: where
-    t + 1 lies in the padding or beyond the row, or is the first token of another document (positions[r, t + 1] == 0).
+    t + 1 lies in the padding or beyond the row, is the first token of another document (positions[r, t + 1] == 0), or is
+    none of the dataset's `targets`.
     """
 
     tokens: torch.Tensor
@@ -49,11 +50,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Part:
-    """One record batch: views [rows, seq_len] and [rows] into the map; `kept` are the rows that views leave in."""
+    """One record batch: views [rows, seq_len] and [rows] into the map, `targets` where the loss does not count all;
+    `kept` are the rows that views leave in."""
 
     path: str
     tokens: np.ndarray
     positions: np.ndarray
+    targets: np.ndarray | None
     length: np.ndarray
     kept: np.ndarray | None
 
@@ -97,6 +100,10 @@ class Shards:
         """Rows in one epoch."""
         return int(self.ends[-1])
 
+    def lengths(self) -> np.ndarray:
+        """Real tokens of each row, uint32[rows]."""
+        return np.concatenate([p.length if p.kept is None else p.length[p.kept] for p in self.parts])
+
     def gather(self, rows: np.ndarray) -> Batch:
         """The batch of these rows (int64, 0 .. self.rows - 1). Raises InputError for a token beyond the vocabulary."""
         return gather([self], np.zeros(len(rows), dtype=np.int64), rows)
@@ -110,6 +117,7 @@ def gather(sources: Sequence[Shards], source: np.ndarray, rows: np.ndarray) -> B
     positions = torch.empty(shape, dtype=torch.int64, pin_memory=pinned)
     length = torch.empty(len(rows), dtype=torch.int64)
     tokens_out, positions_out, length_out = tokens.numpy(), positions.numpy(), length.numpy()
+    learned: torch.Tensor | None = None
     for i, (which, row) in enumerate(zip(source, rows, strict=True)):
         shards = sources[which]
         at = int(np.searchsorted(shards.ends, row, side="right"))
@@ -119,16 +127,24 @@ def gather(sources: Sequence[Shards], source: np.ndarray, rows: np.ndarray) -> B
         tokens_out[i] = part.tokens[local]  # the one copy: from the map, widened to int64 on the way
         positions_out[i] = part.positions[local]
         length_out[i] = part.length[local]
+        if part.targets is not None:
+            learned = torch.ones(shape, dtype=torch.bool) if learned is None else learned
+            learned.numpy()[i] = part.targets[local]
         if tokens_out[i].max() >= shards.vocab_size:  # on a GPU this would end in an assertion without a place
             raise InputError(f"{part.path}: a row has token {tokens_out[i].max()}, vocab_size is {shards.vocab_size}")
-    return Batch(tokens, _labels(tokens, positions, length), positions, length)
+    return Batch(tokens, _labels(tokens, positions, length, learned), positions, length)
 
 
-def _labels(tokens: torch.Tensor, positions: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+def _labels(
+    tokens: torch.Tensor, positions: torch.Tensor, length: torch.Tensor, learned: torch.Tensor | None
+) -> torch.Tensor:
     """The rule of `Batch.labels`."""
     labels = torch.full_like(tokens, IGNORED)
     real = torch.arange(1, tokens.shape[1]) < length[:, None]
-    labels[:, :-1] = tokens[:, 1:].masked_fill(~real | (positions[:, 1:] == 0), IGNORED)
+    real &= positions[:, 1:] != 0
+    if learned is not None:
+        real &= learned[:, 1:]
+    labels[:, :-1] = tokens[:, 1:].masked_fill(~real, IGNORED)
     return labels
 
 
@@ -152,8 +168,9 @@ def _map(shard: Shard, seq_len: int) -> list[_Part]:
                 raise InputError(
                     f"{shard.path} is compressed; token shards are mapped, so write them without compression"
                 )
+        targets = _matrix(shard.path, batch, "targets", seq_len) if "targets" in batch.schema.names else None
         kept = None if keep is None else np.flatnonzero(keep[start : start + batch.num_rows])
-        parts.append(_Part(shard.path, tokens, positions, batch.column("length").to_numpy(), kept))
+        parts.append(_Part(shard.path, tokens, positions, targets, batch.column("length").to_numpy(), kept))
         start += batch.num_rows
     return parts
 
@@ -162,9 +179,10 @@ def _matrix(path: str, batch: pa.RecordBatch, name: str, seq_len: int) -> np.nda
     """A fixed-size list column as a view [rows, seq_len]."""
     column = batch.column(name)
     kind = column.type
-    numbers = (pa.uint16(), pa.uint32())
+    numbers = (pa.uint8(),) if name == "targets" else (pa.uint16(), pa.uint32())
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != seq_len or kind.value_type not in numbers:
         raise InputError(
-            f"{path}: column {name!r} is {kind}, not fixed_size_list<uint16 or uint32>[{seq_len}]; pack anew"
+            f"{path}: column {name!r} is {kind}, not fixed_size_list<{' or '.join(map(str, numbers))}>[{seq_len}]; "
+            "pack anew"
         )
     return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, seq_len)

@@ -51,8 +51,8 @@ def read_spec(path: str | Path, kind: type[Spec]) -> Spec:
 
 def check_fields(spec: Any, where: str = "spec") -> None:
     """Hold a dataclass instance to its annotations (str, bool, int, finite float, Literal, None, tuple[T, ...],
-    dict[str, T], dataclasses, and unions of these), putting values into their one spelling in place. Raises InputError
-    naming the field and what it may be."""
+    dict[str, T], dataclasses, Any, and unions of these), putting values into their one spelling in place. Raises
+    InputError naming the field and what it may be."""
     hints = typing.get_type_hints(type(spec))
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
@@ -90,6 +90,8 @@ def _fit(value: Any, hint: Any, where: str, told: str) -> Any:
 
 def _fitted(value: Any, hint: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (typing.Union, types.UnionType):
         for option in args:
             try:

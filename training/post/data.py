@@ -1,0 +1,76 @@
+"""Rows for a trainer, in our order: which rows a step sees is a pure function of the datasets, weights, seed and step.
+
+Trainers shuffle with samplers of their own, whose order changes with their versions. Here a run is one long list of
+row numbers, by training/order.py, that the trainer walks from the first to the last; a resumed run walks on.
+
+The law kept here: every row of a dataset comes once per epoch, and sources come by their weights. Rows are read from
+mapped shards when they are needed; in memory stand only their numbers, 16 bytes per row of the whole run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.dataops.dataset import Dataset, InputError
+from gristmill.training.order import draws, rows, shares
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def plan(counts: Sequence[int], weights: Sequence[float], seed: int, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of `total` samples: the source of each, and the row in it; int64 both. `counts` are the rows of the sources."""
+    source, number = draws(shares(weights), seed, 0, total)
+    row = number.copy()
+    for k, count in enumerate(counts):
+        row[source == k] = rows(count, seed, k, number[source == k])
+    return source, row
+
+
+def planned(counts: Sequence[int], weights: Sequence[float], seed: int, total: int) -> datasets.Dataset:
+    """The plan as rows of `source` and `row`, for a collator that fetches what they name."""
+    import datasets
+
+    source, row = plan(counts, weights, seed, total)
+    return datasets.Dataset(pa.table({"source": source, "row": row}))
+
+
+def in_order(
+    data: Sequence[Dataset], columns: Sequence[str], weights: Sequence[float], seed: int, total: int
+) -> datasets.Dataset:
+    """The rows of datasets of kind "rows" with these columns, `total` of them in the planned order, not copied.
+
+    Raises InputError where a dataset is of another kind, lacks a column or has no rows.
+    """
+    import datasets
+
+    tables = [opened(item, columns) for item in data]
+    starts = np.cumsum([0, *(table.num_rows for table in tables)])
+    source, row = plan([table.num_rows for table in tables], weights, seed, total)
+    whole = datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
+    return whole.select(starts[source] + row)
+
+
+def opened(data: Dataset, columns: Sequence[str]) -> pa.Table:
+    """These columns of all rows. Raises InputError as `in_order`."""
+    if data.base.kind != "rows":
+        raise InputError(f"{data.name} at {data.path} is of kind {data.base.kind!r}; this step reads 'rows'")
+    if not data.rows:
+        raise InputError(f"{data.name} at {data.path} has no rows to train on")
+    missing = sorted(set(columns) - set(data.schema().names))
+    if missing:
+        raise InputError(
+            f"{data.name} at {data.path} has no column {', '.join(missing)} (it has "
+            f"{', '.join(data.schema().names)}): this step reads another kind of data"
+        )
+    return pa.concat_tables([shard.read(columns) for shard in data.shards()])
+
+
+def epochs(counts: Sequence[int], weights: Sequence[float], total: int, names: Sequence[str]) -> dict[str, Any]:
+    """How often each source's rows come in `total` samples, by name."""
+    parts = shares(weights)
+    return {name: total * part / sum(parts) / count for name, part, count in zip(names, parts, counts, strict=True)}
