@@ -6,6 +6,9 @@ padding, and it is counted. Windows of a fixed number of tokens bound the memory
 documents alone, so neither shards nor workers show in the result.
 
 A row's `segments` say which token is of which document: the link back to a page.
+
+Documents with `targets`, chats above all, keep them: which tokens the loss counts. They are never cut, since a piece
+without what came before teaches to answer nothing: those longer than a row go to the ledger as "too_long".
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from gristmill.dataops.dataset import Dataset, InputError, Shard
@@ -39,14 +43,17 @@ def _plan(
     eod: int,
     vocab_size: int,
     tokenizer: str,
+    template: str | None,
     window_tokens: int,
 ) -> list[Task]:
     """Windows as runs of rows in shards."""
     check_seq_len(seq_len)
+    shards = inputs[0].shards()
+    with_targets = bool(shards) and "targets" in inputs[0].schema().names
     tasks: list[Task] = []
     runs: list[tuple[Shard, int, int]] = []
     rows = tokens = 0
-    for shard in inputs[0].shards():
+    for shard in shards:
         lengths = shard.read(["n_tokens"])["n_tokens"].to_numpy().astype(np.int64)
         start = 0
         while start < len(lengths):
@@ -57,50 +64,80 @@ def _plan(
                 rows += stop - start
                 tokens += int(lengths[start:stop].sum())
             if stop < len(lengths):
-                tasks.append(Task(runs, rows))
+                tasks.append(Task((runs, with_targets), rows))
                 runs, rows, tokens = [], 0, 0
             start = stop
-    return [*tasks, Task(runs, rows)] if runs or not tasks else tasks
+    return [*tasks, Task((runs, with_targets), rows)] if runs or not tasks else tasks
 
 
-@op("pack.best_fit", version=2, kind="source", plan=_plan, makes="tokens")
+@op("pack.best_fit", version=3, kind="source", plan=_plan, makes="tokens")
 def best_fit(
-    task: Sequence[tuple[Shard, int, int]],
+    task: tuple[Sequence[tuple[Shard, int, int]], bool],
     *,
     seq_len: int,
     eod: int,
     vocab_size: int,
     tokenizer: str,
+    template: str | None = None,
     window_tokens: int = 1 << 24,
 ) -> Iterator[Split]:
-    """Rows of `seq_len` tokens: `tokens`, `positions` (0 begins a segment, and the padding), `segments`, `length`.
+    """Rows of `seq_len` tokens: `tokens`, `positions` (0 begins a segment, and the padding), `segments`, `length`; and
+    `targets` (1 where the loss counts a token, never a document's first) where the documents have them.
 
-    `length` counts the tokens of documents in a row; what follows is padding, filled with `eod`. `vocab_size`
-    and `tokenizer` (its digest) are handed on to training. Documents carry their closing `eod` already.
+    `length` counts the tokens of documents in a row; what follows is padding, filled with `eod`. `vocab_size`,
+    `tokenizer` (its digest) and `template` (the SHA-256 of the chat template) are handed on to training. Documents
+    carry their closing `eod` already.
     """
-    tables = [shard.read(["id", "tokens"]).slice(start, stop - start) for shard, start, stop in task]
     dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    if not tables:
-        yield Split(
-            _rows([], np.zeros(0, dtype), _Pieces.none(), seq_len, eod), ledger(), 0, _stats(0, 0, 0, 0, seq_len)
-        )
+    runs, with_targets = task
+    if not runs:
+        none, counted = np.zeros(0, dtype), np.zeros(0, np.uint8) if with_targets else None
+        yield Split(_rows([], none, counted, _Pieces.none(), seq_len, eod), ledger(), 0, _stats(0, 0, 0, 0))
         return
+    names = ["id", "tokens", *(["targets"] if with_targets else [])]
+    tables = [shard.read(names).slice(start, stop - start) for shard, start, stop in runs]
     table = pa.concat_tables(tables).combine_chunks()
-    lists = table["tokens"].combine_chunks()
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    tokens = lists.values.to_numpy()[offsets[0] : offsets[-1]]
-    pieces = _Pieces.cut(np.diff(offsets), seq_len)
+    drops = ledger()
+    if with_targets:
+        table, drops = _whole(table, seq_len)
+    tokens, lengths = _flat(table, "tokens")
+    targets = _flat(table, "targets")[0] if with_targets else None
+    pieces = _Pieces.cut(lengths, seq_len)
     ids = table["id"].to_pylist()
-    packed = _rows(ids, tokens.astype(dtype, copy=False), pieces, seq_len, eod)
-    split_documents = int((np.diff(offsets) > seq_len).sum())
-    stats = _stats(len(ids), len(pieces.length), split_documents, len(tokens), seq_len)
+    packed = _rows(ids, tokens.astype(dtype, copy=False), targets, pieces, seq_len, eod)
+    stats = _stats(len(ids), len(pieces.length), int((lengths > seq_len).sum()), len(tokens))
     stats["rows"] = packed.num_rows
     stats["padding"] = packed.num_rows * seq_len - len(tokens)
-    begun = int((pieces.start == 0).sum())  # each document begins in exactly one segment
-    yield Split(packed, ledger(), begun, stats)
+    if targets is not None:
+        stats["targets"] = int(targets.sum())
+    begun = int((pieces.start == 0).sum()) + drops.height  # each document begins in exactly one segment
+    yield Split(packed, drops, begun, stats)
 
 
-def _stats(documents: int, segments: int, split_documents: int, tokens: int, seq_len: int) -> dict[str, int]:
+def _flat(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as one run of values, and the length of each list, int64[n]."""
+    lists = table[name].combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    values = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
+    return values.to_numpy(zero_copy_only=False), np.diff(offsets)
+
+
+def _whole(table: pa.Table, seq_len: int) -> tuple[pa.Table, pl.DataFrame]:
+    """The documents that fit into a row, the first token of each no target; and the ledger of the others."""
+    _, lengths = _flat(table, "tokens")
+    fits = lengths <= seq_len
+    gone = pl.DataFrame(table.select(["id"]).filter(pa.array(~fits))).with_columns(n_tokens=lengths[~fits])
+    drops = ledger(gone, reason="too_long", value=pl.col("n_tokens"), threshold=seq_len)
+    table = table.filter(pa.array(fits)).combine_chunks()
+    targets, lengths = _flat(table, "targets")
+    targets = targets.astype(np.uint8)
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    targets[ends[:-1][lengths > 0]] = 0
+    lists = pa.LargeListArray.from_arrays(pa.array(ends), pa.array(targets))
+    return table.set_column(table.schema.get_field_index("targets"), "targets", lists), drops
+
+
+def _stats(documents: int, segments: int, split_documents: int, tokens: int) -> dict[str, int]:
     return {
         "documents": documents,
         "segments": segments,
@@ -161,7 +198,9 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
     return bins
 
 
-def _rows(ids: list[bytes], tokens: np.ndarray, pieces: _Pieces, seq_len: int, eod: int) -> pa.Table:
+def _rows(
+    ids: list[bytes], tokens: np.ndarray, targets: np.ndarray | None, pieces: _Pieces, seq_len: int, eod: int
+) -> pa.Table:
     """Lay the pieces out: rows in the order of their first document, pieces in the order of the corpus."""
     bins = best_fit_decreasing(pieces.length, seq_len)
     count = int(bins.max()) + 1 if len(bins) else 0
@@ -179,10 +218,11 @@ def _rows(ids: list[bytes], tokens: np.ndarray, pieces: _Pieces, seq_len: int, e
     target = row * seq_len + within
     steps = np.arange(len(tokens)) - np.repeat(begins, length)
     laid = np.full(count * seq_len, eod, dtype=tokens.dtype)
-    laid[np.repeat(target, length) + steps] = tokens[np.repeat(source, length) + steps]
+    place, origin = np.repeat(target, length) + steps, np.repeat(source, length) + steps
+    laid[place] = tokens[origin]
     filled = np.bincount(row, weights=length, minlength=count).astype(np.int64)
     positions = np.tile(np.arange(seq_len), count) - np.repeat(filled, seq_len)  # of the padding, right where >= 0
-    positions[np.repeat(target, length) + steps] = steps
+    positions[place] = steps
     positions = positions.astype(np.uint16 if seq_len <= 1 << 16 else np.uint32)
     document = pieces.document[order]
     segments = pa.StructArray.from_arrays(
@@ -203,12 +243,15 @@ def _rows(ids: list[bytes], tokens: np.ndarray, pieces: _Pieces, seq_len: int, e
         )
         for r in range(count)
     ]
-    return pa.table(
-        {
-            "id": pa.array(names, pa.binary(16)),
-            "tokens": pa.FixedSizeListArray.from_arrays(pa.array(laid), seq_len),
-            "positions": pa.FixedSizeListArray.from_arrays(pa.array(positions), seq_len),
-            "segments": lists,
-            "length": pa.array(filled, pa.uint32()),
-        }
-    )
+    columns = {
+        "id": pa.array(names, pa.binary(16)),
+        "tokens": pa.FixedSizeListArray.from_arrays(pa.array(laid), seq_len),
+        "positions": pa.FixedSizeListArray.from_arrays(pa.array(positions), seq_len),
+        "segments": lists,
+        "length": pa.array(filled, pa.uint32()),
+    }
+    if targets is not None:
+        counted = np.zeros(count * seq_len, dtype=np.uint8)
+        counted[place] = targets[origin]
+        columns["targets"] = pa.FixedSizeListArray.from_arrays(pa.array(counted), seq_len)
+    return pa.table(columns)

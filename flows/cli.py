@@ -51,6 +51,9 @@ COMMANDS = {
     "export": "export",
     "verify": "verify",
     "plan": "plan",
+    "train": "train",
+    "gate": "gate",
+    "promote": "promote",
     "reindex": "reindex",
 }
 

@@ -37,7 +37,7 @@ def folder() -> Path:
         return path
     if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
         pytest.skip(f"{path} cannot be read: a GGUF file needs the packages gguf and accelerate")
-    from gristmill.training.generate import from_gguf
+    from gristmill.training.engines.gguf import from_gguf
 
     key = hashlib.sha256(f"{path}:{path.stat().st_size}".encode()).hexdigest()[:12]
     return from_gguf(path, Path(tempfile.gettempdir()) / f"gristmill-smollm2-{key}")

@@ -143,3 +143,67 @@ def test_a_row_too_short_or_absurdly_long_is_refused(tmp_path, seq_len):
 
 def test_no_documents_make_no_rows(tmp_path):
     assert pack(tmp_path, [], 8).rows == 0
+
+
+# ---- documents with targets
+
+
+@op("toy.chats", version=1, kind="source", plan=_plan)
+def chats(task, *, lengths, parts_context: int = 1):
+    """The documents above with targets: every token that 3 divides, and the first."""
+    for split in documents.body(task, lengths=lengths):
+        targets = [[k == 0 or token % 3 == 0 for k, token in enumerate(row)] for row in split.kept["tokens"]]
+        column = pl.Series("targets", targets, dtype=pl.List(pl.Boolean))
+        yield Split(split.kept.with_columns(column), split.drops)
+
+
+def pack_chats(root: Path, lengths: list[int], seq_len: int, parts: int = 1, **options):
+    store = Store(root)
+    encoded = store.build("encoded", chats(lengths=lengths, parts_context=parts), [])
+    identity = {"eod": EOD, "vocab_size": 1001, "tokenizer": "t", "template": "c"}
+    return store.build("packed", best_fit(seq_len=seq_len, **identity, **options), [encoded])
+
+
+@given(lengths=st.lists(st.integers(1, 40), max_size=40), seq_len=st.integers(2, 32))
+@settings(deadline=None, max_examples=40)
+def test_targets_stay_with_their_tokens_and_no_chat_is_cut(tmp_path_factory, lengths, seq_len):
+    root = tmp_path_factory.mktemp("root")
+    packed = pack_chats(root, lengths, seq_len)
+    rows = [row for batch in packed.batches() for row in batch.to_pylist()]
+    for row in rows:
+        flags = [p > 0 and t % 3 == 0 for t, p in zip(row["tokens"], row["positions"], strict=True)]
+        flags = [flag and k < row["length"] for k, flag in enumerate(flags)]
+        assert row["targets"] == [int(flag) for flag in flags]
+        assert all(segment["start"] == 0 for segment in row["segments"])
+    whole = [n for n in lengths if n <= seq_len]
+    assert sorted(segment["length"] for row in rows for segment in row["segments"]) == sorted(whole)
+    stats, lost = packed.manifest["stats"], packed.ledger().collect()
+    assert stats["tokens"] == sum(whole) and stats["split_documents"] == 0
+    assert stats.get("targets", 0) == sum(sum(row["targets"]) for row in rows)
+    assert sorted(lost["value"].to_list()) == sorted(n for n in lengths if n > seq_len)
+    assert set(lost["reason"]) <= {"too_long"} and set(lost["threshold"]) <= {seq_len}
+    without = pack(root / "without", whole, seq_len) if whole else None
+    if without is not None and len(whole) == len(lengths):  # but for the targets, the rows are the same
+        assert packed.scan().select("tokens", "positions", "length").collect().equals(
+            without.scan().select("tokens", "positions", "length").collect()
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_targets_do_not_depend_on_shards_and_are_mapped(tmp_path, parts):
+    lengths = [1 + (37 * d) % 90 for d in range(200)]
+    packed = pack_chats(tmp_path / str(parts), lengths, 64, parts, window_tokens=1_000)
+    reference = pack_chats(tmp_path / "reference", lengths, 64, window_tokens=1_000)
+    assert packed.digest == reference.digest and fsck(Store(tmp_path / str(parts)))[1] == []
+    import pyarrow as pa
+    import pyarrow.ipc as ipc
+
+    with pa.memory_map(packed.shards()[0].path) as source:
+        assert ipc.open_file(source).schema.field("targets").type == pa.list_(pa.uint8(), 64)
+
+
+def test_chats_without_a_row_that_fits_make_no_rows(tmp_path):
+    for name, lengths in (("none", []), ("long", [9, 9])):
+        packed = pack_chats(tmp_path / name, lengths, 8)
+        assert packed.rows == 0 and "targets" in packed.schema().names
+        assert packed.ledger().collect().height == len(lengths)

@@ -17,7 +17,7 @@ import torch
 from packed import pack
 from tinychat import PLAIN, base, chat_tokenizer, chats, words
 
-from gristmill.dataops.dataset import Dataset, InputError
+from gristmill.dataops.dataset import DamagedError, Dataset, InputError
 from gristmill.training.chat import open_chat
 from gristmill.training.checkpoint import load_model
 from gristmill.training.sft import SftSpec, _collate, dry, run
@@ -251,3 +251,13 @@ def test_what_does_not_fit_is_refused(world, tmp_path):
     larger = chat_tokenizer(tmp_path / "e", count=40)
     with pytest.raises(InputError, match="embeds 22 tokens, its tokenizer has 46"):
         made(world, tokenizer={"path": larger.path, "digest": larger.digest})
+
+
+def test_a_start_damaged_by_one_byte_is_refused(world, tmp_path):
+    start = base(tmp_path, world[1])
+    file = Path(start.file("model.safetensors"))
+    whole = bytearray(file.read_bytes())
+    whole[-5] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(DamagedError, match=r"model\.safetensors is damaged"):
+        made(world, start={"path": start.path, "digest": start.digest})

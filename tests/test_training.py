@@ -19,13 +19,18 @@ from transformers import LlamaConfig
 from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.fileio import file_sha256
 from gristmill.training.checkpoint import load_model
-from gristmill.training.loop import Budget, Kept, optimizer_of, train
-from gristmill.training.model import Shape, build, configuration, logits, losses
+from gristmill.training.loop import Budget, Kept, optimizer_of, speed, train
+from gristmill.training.model import Objective, Shape, build, configuration, logits, losses
+from gristmill.training.pretraining.parallel import Peers
 from gristmill.training.plan.shape import Shape as PlanShape
-from gristmill.training.pretrain import main, speed
+from gristmill.training.pretrain import dry, run
+from gristmill.training.pretraining.spec import PretrainSpec
 from gristmill.training.schedule import Optimiser, Watch
 from gristmill.training.shards import IGNORED, Shards
-from gristmill.training.stream import Stream
+from gristmill.training.step import main as step
+from gristmill.training.stream import Stream, World
+
+ALONE = Peers(World(), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,6 +46,11 @@ def one_thread() -> Iterator[None]:
 def data(tmp_path_factory) -> Dataset:
     """96 rows of 64 tokens from a vocabulary of 32."""
     return pack(tmp_path_factory.mktemp("data"), chain(96, 64, 32), seq_len=64, vocab_size=32)
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    return step(PretrainSpec, run, dry, arguments)
 
 
 def tiny() -> LlamaConfig:
@@ -147,7 +157,16 @@ def test_pieces_of_a_step_add_up_to_it(tmp_path, data):
             stream = Stream([shards], rows=4, seed=0)
             kept = Kept.read(None, 32)
             steps = list(
-                train(model, optimizer_of(model, settings), stream, settings, Budget(3, None), kept, accumulate)
+                train(
+                    Objective(model),
+                    optimizer_of(model, settings),
+                    stream,
+                    settings,
+                    Budget(3, None),
+                    kept,
+                    ALONE,
+                    accumulate,
+                )
             )
             found.append(([m.loss for m in steps], model.lm_head.weight.detach()))
         for losses_, weight in found[1:]:
@@ -225,7 +244,8 @@ def test_a_budget_in_seconds_ends_by_the_clock(tmp_path, data, capsys):
     ticks = iter(np.arange(0, 100, 3.0))  # the clock is read at the start and after every step
     model, stream = build(tiny(), 0), Stream([Shards(data)], rows=4, seed=0)
     budget, kept = Budget(None, 10.0), Kept.read(None, 32)
-    steps = list(train(model, optimizer_of(model, settings), stream, settings, budget, kept, clock=lambda: next(ticks)))
+    optimizer, clock = optimizer_of(model, settings), lambda: next(ticks)
+    steps = list(train(Objective(model), optimizer, stream, settings, budget, kept, ALONE, clock=clock))
     assert [m.step for m in steps] == [1, 2, 3, 4]
     assert steps[-1].cursor.step == 4
     assert [m.learning_rate for m in steps] == pytest.approx([settings.rate(s / 10) for s in (0, 3, 6, 9)])

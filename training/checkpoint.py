@@ -42,7 +42,8 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def load_model(dataset: Dataset) -> PreTrainedModel:
-    """The causal language model of a checkpoint, on the CPU. Raises InputError where the dataset holds no model."""
+    """The causal language model of a checkpoint, on the CPU. Raises InputError where the dataset holds no model,
+    DamagedError where a byte of it has changed."""
     names = {entry["file"] for entry in dataset.manifest.get("files", [])}
     weights = {"files/model.safetensors", "files/model.safetensors.index.json"}  # whole, or cut into several files
     if "files/config.json" not in names or not weights & names:
@@ -50,6 +51,7 @@ def load_model(dataset: Dataset) -> PreTrainedModel:
     if is_remote(dataset.path):
         raise InputError(f"{dataset.path}: copy the checkpoint to a local folder first")
     disable_progress_bar()
+    dataset.check_files()
     return AutoModelForCausalLM.from_pretrained(dataset.file(""), local_files_only=True)
 
 

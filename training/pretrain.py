@@ -1,207 +1,189 @@
 """Pretraining: packed datasets in, one checkpoint out.
 
     python -m gristmill.training.pretrain --spec spec.json
+    torchrun --nproc-per-node 8 -m gristmill.training.pretrain --spec spec.json
 
 The spec says everything that makes the model: the data by path, digest and weight, the shape or the checkpoint to go on
-from, the batches, the budget, the optimiser, the seed. Where it runs is no part of it: float32 on a CPU, bfloat16
-autocast on a GPU where there is one. Progress goes to stderr, one JSON object with the result to stdout. Exit 0:
-published (or published before). 2: the spec or the data is refused. 143: stopped by SIGTERM.
+from, the batches, the budget, the optimiser, the seed. Where and how it runs is no part of that: float32 on CPUs,
+bfloat16 autocast on GPUs, one process or several.
 
 The laws kept here: a checkpoint appears whole, by one rename, or not at all; a spec whose checkpoint stands is not
-trained again; a run that was stopped, by SIGTERM or any other way, goes on from its last state, and on one CPU ends in
-the bytes it would have ended in. Not covered: several devices.
+trained again; the loss does not depend, but for rounding, on the number of processes; a run that was stopped, by
+SIGTERM or any other way, goes on from its last state with as many processes, and alone on a CPU ends in the bytes it
+would have ended in. Not covered: a number of processes that changes during a run.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import os
 import signal
 import sys
+import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Read when torch loads. Threads that spin while they wait for each other triple a step's time on cores that are shared.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from gristmill.training.step import Stopped, main  # isort: skip  # before torch: it sets how torch waits
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, publish_files, recipe_key, write_json
+from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, publish_files, write_json
 from gristmill.training import state
 from gristmill.training.checkpoint import building, load_model, save_model, versions
-from gristmill.training.loop import Budget, Kept, Metrics, Stopped, mean_loss, optimizer_of, train
-from gristmill.training.model import Shape, build, configuration
-from gristmill.training.plan import shape as plan_shape
-from gristmill.training.plan.chips import chip
-from gristmill.training.plan.flops import token_flops
+from gristmill.training.loop import Budget, Kept, curve, line, mean_loss, optimizer_of, speed, train
+from gristmill.training.model import Objective, Shape, build, configuration
+from gristmill.training.pretraining.parallel import Peers, joined, spread, whole
+from gristmill.training.plan.flops import STAGES
+from gristmill.training.plan.memory import row_bytes, states
 from gristmill.training.plan.shape import read_config
-from gristmill.training.schedule import Optimiser
+from gristmill.training.pretraining.spec import RUNNING, Opened, PretrainSpec
 from gristmill.training.shards import Shards
-from gristmill.training.spec import Input, check_fields, check_name, open_input, read_spec
 from gristmill.training.stream import Stream
 
-OP, VERSION = "pretrain", 2
-PLACES = ("data", "start", "validation", "root", "name", "save_seconds")  # not identity: digests enter as inputs
 ENDS = 10  # steps at either end whose mean loss is told
-CURVE = 200  # points of the loss curve at most
 VALIDATION_ROWS = 256  # of each validation dataset, its first
-
-
-@dataclass(frozen=True)
-class Source(Input):
-    """A packed dataset and its weight: its share of the rows, so of the tokens."""
-
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class PretrainSpec:
-    """What to train; the checkpoint is published as root/name/key. The budget is `steps`, or else about `seconds` of
-    wall time (one of the two is given). `rows` in a step, taken in `accumulate` equal pieces.
-
-    Weights are fresh, of `model` and `seed`, or those of the checkpoint `start` (then without `model`): a new schedule
-    warms up again, and a source of the old data with a small weight is a replay against forgetting. The loss on every
-    dataset of `validation` is told at the end. The state is kept every `save_seconds`.
-    """
-
-    data: tuple[Source, ...]
-    root: str
-    name: str = "base"
-    model: Shape | None = None
-    start: Input | None = None
-    validation: tuple[Input, ...] = ()
-    rows: int = 4
-    accumulate: int = 1
-    steps: int | None = None
-    seconds: float | None = None
-    optimiser: Optimiser = field(default_factory=Optimiser)
-    seed: int = 0
-    save_seconds: float = 300.0
-
-    def __post_init__(self) -> None:
-        """Raises InputError, naming the field, for values that cannot be trained with."""
-        check_fields(self)
-        check_name(self.name)
-        if not self.data:
-            raise InputError("spec: data names no dataset")
-        if (self.steps is None) == (self.seconds is None):
-            raise InputError("spec: give the budget as steps or as seconds, one of the two")
-        for name in ("rows", "accumulate", "steps", "seconds", "save_seconds"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"spec: {name} is {value!r}; it must be above 0")
-        if self.rows % self.accumulate:
-            raise InputError(f"spec: {self.rows} rows do not divide into {self.accumulate} pieces")
-        if self.model is not None and self.start is not None:
-            raise InputError("spec: model is the shape of fresh weights; leave it out where start names a checkpoint")
-        if not 0 <= self.seed < 1 << 63:
-            raise InputError("spec: 0 <= seed < 2**63 must hold")
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The op of the checkpoint's manifest."""
-        params = {k: v for k, v in dataclasses.asdict(self).items() if k not in PLACES}
-        weights = [source.weight for source in self.data]
-        return {"name": OP, "version": VERSION, "params": params | {"weights": weights, "continued": bool(self.start)}}
 
 
 def run(spec: PretrainSpec) -> Dataset:
     """Train and publish the checkpoint, or take the one that stands. Raises InputError where the data is refused,
     Stopped where SIGTERM came."""
-    sources = [open_input(source.path, source.digest) for source in spec.data]
-    before = None if spec.start is None else open_input(spec.start.path, spec.start.digest)
-    held = [open_input(item.path, item.digest) for item in spec.validation]
-    inputs = [*sources, *([] if before is None else [before]), *held]
-    key = recipe_key([spec.identity], [item.digest for item in inputs])
-    final = Path(spec.root) / spec.name / key[:12]
-    if (final / MANIFEST).exists():
-        print(f"{final} stands already: not trained again", file=sys.stderr)
+    with joined() as peers:
+        return _run(spec, peers)
+
+
+def _run(spec: PretrainSpec, peers: Peers) -> Dataset:
+    opened = Opened.of(spec)
+    final = Path(spec.root) / spec.name / opened.key[:12]
+    if any(peers.any((final / MANIFEST).exists())):
+        _say(peers, f"{final} stands already: not trained again")
         return Dataset.load(final)
-    stream = Stream([Shards(item) for item in sources], rows=spec.rows, seed=spec.seed, weights=_weights(spec))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _model(spec, before, stream.sources[0])
-    model.to(device)  # type: ignore[arg-type]  # transformers wraps it and loses the signature
-    parameters = sum(p.numel() for p in model.parameters())
-    rows = sum(shards.rows for shards in stream.sources)
-    print(
-        f"{parameters:,} parameters on {device}, {rows:,} rows of {stream.sources[0].seq_len:,} tokens", file=sys.stderr
-    )
-    optimizer = optimizer_of(model, spec.optimiser)
-    saved = state.place(spec.root, spec.name, key)
-    kept = Kept.read(state.load_state(saved, model, optimizer), stream.sources[0].vocab_size)
+    if spec.rows % (spec.accumulate * peers.world.size):
+        raise InputError(
+            f"spec: {spec.rows} rows do not divide among {peers.world.size} processes in {spec.accumulate} pieces"
+        )
+    weights = [source.weight for source in spec.data]
+    stream = Stream(opened.shards, rows=spec.rows, seed=spec.seed, weights=weights, world=peers.world)
+    model = _model(spec, opened)
+    config, parameters = model.config, sum(p.numel() for p in model.parameters())
+    objective = Objective(model, checkpointing=spec.checkpointing, compiled=spec.compile)
+    module = spread(objective, spec.parallel, peers)
+    rows, first = sum(shards.rows for shards in opened.shards), opened.shards[0]
+    _say(peers, f"{parameters:,} parameters on {peers.world.size} x {peers.device.type}, {rows:,} rows of "
+                f"{first.seq_len:,} tokens")  # fmt: skip
+    optimizer = optimizer_of(module, spec.optimiser)
+    saved = state.place(spec.root, spec.name, opened.key)
+    kept = Kept.read(state.load_state(saved, objective, optimizer), first.vocab_size)
     if kept.step:
-        print(f"going on at step {kept.step:,} from {saved}", file=sys.stderr)
-    kept = _train(spec, model, optimizer, stream, kept, saved)
+        _say(peers, f"going on at step {kept.step:,} from {saved}")
+
+    def save() -> None:
+        state.save_state(saved, objective, optimizer, kept.as_json(), peers)
+
+    _train(spec, module, optimizer, stream, kept, save, peers)
+    losses = {
+        f"{item.name}:{item.digest[:12]}": mean_loss(objective, Shards(item), VALIDATION_ROWS) for item in opened.held
+    }
+    trained = whole(model.state_dict(), peers.first)
+    if peers.first:
+        if spec.parallel == "fsdp" and peers.world.size > 1:
+            model = build(config, spec.seed)
+            model.load_state_dict(trained)
+        stats = _stats(spec, opened, kept, stream) | {"validation": losses, "parameters": parameters}
+        _publish(spec, opened, model, kept, stats, peers)
+        saved.unlink(missing_ok=True)
+    peers.wait()
+    return Dataset.load(final)
+
+
+def dry(spec: PretrainSpec) -> dict[str, Any]:
+    """What `run` would take: tokens, steps or seconds, and bytes of memory of each process by plan/memory.py, which
+    counts mixed precision and all logits of a piece; on a CPU activations are up to twice as much, logits are less."""
+    with joined() as peers:
+        opened = Opened.of(spec)
+        seq_len, size = opened.shards[0].seq_len, peers.world.size
+        with tempfile.TemporaryDirectory() as folder:
+            config = _fresh(spec, opened.shards[0]) if opened.before is None else _model(spec, opened).config
+            config.save_pretrained(folder)
+            shape = read_config(Path(folder) / "config.json")
+        rows = spec.rows // size // spec.accumulate
+        memory = states(shape.parameters, size, spec.parallel, "autocast")
+        memory["activations"] = rows * row_bytes(shape, seq_len, STAGES["pretrain"], spec.checkpointing, "autocast")
+        told = {name: round(value) for name, value in memory.items()}
+        return {
+            "parameters": shape.parameters,
+            "tokens_per_step": spec.rows * seq_len,
+            "steps": spec.steps,
+            "seconds": spec.seconds,
+            "processes": size,
+            "memory": {**told, "total": sum(told.values())},
+        }
+
+
+def _stats(spec: PretrainSpec, opened: Opened, kept: Kept, stream: Stream) -> dict[str, Any]:
+    """What the manifest tells of the run that is the same wherever it runs."""
+    first, last = kept.metrics[:ENDS], kept.metrics[-ENDS:]
+    return {
+        "first_loss": sum(m.loss for m in first) / len(first),
+        "last_loss": sum(m.loss for m in last) / len(last),
+        "unigram_entropy": last[-1].unigram_entropy,
+        "tokens": last[-1].tokens,
+        "steps": last[-1].step,
+        "skipped": kept.watch.skipped,
+        "epochs": stream.epochs(last[-1].step),
+        "cursor": dataclasses.asdict(last[-1].cursor),
+        "seed": spec.seed,
+        "data": opened.sources[0].digest if len(opened.sources) == 1 else [item.digest for item in opened.sources],
+        "tokenizer": opened.shards[0].tokenizer,
+        "template": None if opened.before is None else opened.before.manifest["stats"].get("template"),
+        "loss_curve": curve(kept.metrics),
+    }
+
+
+def _publish(
+    spec: PretrainSpec, opened: Opened, model: PreTrainedModel, kept: Kept, stats: dict[str, Any], peers: Peers
+) -> None:
+    """The checkpoint, with the metrics of every step beside the weights."""
+    cpu, size = peers.device.type == "cpu", peers.world.size
     with building(spec.root, spec.name) as folder:
-        curve = _curve(kept.metrics)
         lines = [json.dumps(dataclasses.asdict(item) | {"cursor": item.cursor.step}) for item in kept.metrics]
         (folder / "files" / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
-        write_json(folder / "files" / "loss_curve.json", curve)
+        write_json(folder / "files" / "loss_curve.json", stats["loss_curve"])
         save_model(model, folder / "files")
         made = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(kept.seconds, 3),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "device": "cpu" if cpu else torch.cuda.get_device_name(peers.device),
+            "processes": size,
+            **{name: getattr(spec, name) for name in RUNNING},
             "threads": torch.get_num_threads(),
             "versions": versions(),
         }
         shape = read_config(folder / "files" / "config.json")
-        made |= speed(shape, stream.sources[0].seq_len, kept.tokens / kept.seconds, str(made["device"]))
-        first, last = kept.metrics[:ENDS], kept.metrics[-ENDS:]
-        stats = {
-            "first_loss": sum(m.loss for m in first) / len(first),
-            "last_loss": sum(m.loss for m in last) / len(last),
-            "unigram_entropy": last[-1].unigram_entropy,
-            "tokens": last[-1].tokens,
-            "steps": last[-1].step,
-            "skipped": kept.watch.skipped,
-            "epochs": stream.epochs(last[-1].step),
-            "cursor": dataclasses.asdict(last[-1].cursor),
-            "validation": {
-                f"{item.name}:{item.digest[:12]}": mean_loss(model, Shards(item), VALIDATION_ROWS) for item in held
-            },
-            "parameters": parameters,
-            "seed": spec.seed,
-            "data": sources[0].digest if len(sources) == 1 else [item.digest for item in sources],
-            "loss_curve": curve,
-            **{name: made[name] for name in ("seconds", "device", "versions")},
-        }
-        # On a CPU the same steps give the same bytes with the same versions, threads and processor; a clock never does.
-        reproducible = spec.steps is not None and device.type == "cpu"
-        published = publish_files(
+        made |= speed(shape, opened.shards[0].seq_len, kept.tokens / kept.seconds, str(made["device"]), size)
+        # On a CPU the same steps give the same bytes with the same versions, threads and processor; a clock never does,
+        # nor do sums that are cut otherwise.
+        publish_files(
             spec.root, spec.name, folder,
-            ops=[spec.identity], inputs=inputs, made=made, stats=stats, reproducible=reproducible,
+            ops=[spec.identity], inputs=opened.inputs, made=made,
+            stats=stats | {name: made[name] for name in ("seconds", "device", "versions")},
+            reproducible=spec.steps is not None and cpu and size == 1 and not spec.compile,
         )  # fmt: skip
-    saved.unlink(missing_ok=True)
-    return published
 
 
-def speed(shape: plan_shape.Shape, seq_len: int, tokens_per_second: float, device: str) -> dict[str, Any]:
-    """Tokens (padding not counted) and FLOPs a second, and the share of the device's published peak that these are,
-    attention counted as by Chowdhery et al. (2022, appendix B); None for a device whose peak is not known."""
-    flops = sum(token_flops(shape, seq_len).values()) * tokens_per_second
-    try:
-        mfu = flops / chip(device).peak
-    except InputError:
-        mfu = None
-    return {"tokens_per_second": tokens_per_second, "flops_per_second": flops, "mfu": mfu}
-
-
-def _weights(spec: PretrainSpec) -> list[float]:
-    return [source.weight for source in spec.data]
-
-
-def _model(spec: PretrainSpec, before: Dataset | None, shards: Shards) -> PreTrainedModel:
+def _model(spec: PretrainSpec, opened: Opened) -> PreTrainedModel:
     """Fresh weights, or those of a checkpoint. Raises InputError where these do not fit the data."""
+    before, shards = opened.before, opened.shards[0]
     if before is None:
-        shape = Shape() if spec.model is None else spec.model
-        return build(configuration(shape, shards.vocab_size, seq_len=shards.seq_len, eod=shards.eod), spec.seed)
+        return build(_fresh(spec, shards), spec.seed)
+    known = before.manifest["stats"].get("tokenizer", shards.tokenizer)
+    if known != shards.tokenizer:
+        raise InputError(
+            f"{before.path} was trained on tokenizer {known}, the data was encoded with {shards.tokenizer}: "
+            "encode the data with the checkpoint's own tokenizer"
+        )
     model = load_model(before).float()
     if model.config.vocab_size != shards.vocab_size:
         raise InputError(
@@ -216,75 +198,47 @@ def _model(spec: PretrainSpec, before: Dataset | None, shards: Shards) -> PreTra
     return model
 
 
+def _fresh(spec: PretrainSpec, shards: Shards) -> Any:
+    shape = Shape() if spec.model is None else spec.model
+    return configuration(shape, shards.vocab_size, seq_len=shards.seq_len, eod=shards.eod)
+
+
 def _train(
     spec: PretrainSpec,
-    model: PreTrainedModel,
+    module: Any,
     optimizer: torch.optim.Optimizer,
     stream: Stream,
     kept: Kept,
-    saved: Path,
-) -> Kept:
-    """All steps that are left, a line of progress about every second, the state every `save_seconds` and at SIGTERM."""
+    save: Callable[[], None],
+    peers: Peers,
+) -> None:
+    """All steps that are left, a line of progress about every second, the state every `save_seconds` and where SIGTERM
+    came to any process."""
     stopping: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
     told = written = time.monotonic()
     tokens, started = kept.tokens, told
+    budget = Budget(spec.steps, spec.seconds)
     try:
-        for metrics in train(
-            model, optimizer, stream, spec.optimiser, Budget(spec.steps, spec.seconds), kept, spec.accumulate
-        ):
+        for metrics in train(module, optimizer, stream, spec.optimiser, budget, kept, peers, spec.accumulate):
             now = time.monotonic()
-            if now - told >= 1 or metrics.step == 1:
+            if peers.first and (now - told >= 1 or metrics.step == 1):
                 told = now
-                speed = (metrics.tokens - tokens) / (now - started)
-                print(_line(spec, metrics, kept, speed), file=sys.stderr, flush=True)
-            if stopping or now - written >= spec.save_seconds:
-                state.save_state(saved, model, optimizer, kept.as_json())
+                _say(peers, line(kept, budget, (metrics.tokens - tokens) / (now - started)))
+            stopped, due = peers.any(bool(stopping), peers.first and now - written >= spec.save_seconds)
+            if stopped or due:
+                save()
                 written = now
-            if stopping:
+            if stopped:
                 raise Stopped(f"stopped at step {metrics.step:,}; the same spec goes on from there")
     finally:
         signal.signal(signal.SIGTERM, before)
-    return kept
 
 
-def _line(spec: PretrainSpec, metrics: Metrics, kept: Kept, speed: float) -> str:
-    of = f"/{spec.steps}" if spec.steps is not None else ""
-    used = f"{kept.seconds:.0f} s" + (f" of {spec.seconds:g} s" if spec.seconds is not None else "")
-    left_out = f"  {kept.watch.skipped} steps left out" if kept.watch.skipped else ""
-    return f"step {metrics.step}{of}  loss {metrics.loss:.4f}  {speed:,.0f} tokens/s  {used}{left_out}"
-
-
-def _curve(steps: list[Metrics]) -> dict[str, list[float]]:
-    """The metrics as at most CURVE points to draw: means of the loss over runs of steps, and where each run ends."""
-    runs = np.array_split(np.arange(len(steps)), min(len(steps), CURVE))
-    return {
-        "step": [steps[run[-1]].step for run in runs],
-        "tokens": [steps[run[-1]].tokens for run in runs],
-        "loss": [float(np.mean([steps[i].loss for i in run])) for run in runs],
-        "unigram_entropy": [steps[run[-1]].unigram_entropy for run in runs],
-    }
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gristmill.training.pretrain", description="Pretrain on packed tokens."
-    )
-    parser.add_argument("--spec", required=True, help="a JSON file with the fields of PretrainSpec")
-    try:
-        checkpoint = run(read_spec(parser.parse_args(argv).spec, PretrainSpec))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return 143
-    told = ("first_loss", "last_loss", "unigram_entropy", "steps", "tokens", "seconds")
-    stats = {name: checkpoint.manifest["stats"][name] for name in told}
-    print(json.dumps({"path": os.fspath(checkpoint.path), "key": checkpoint.key, "digest": checkpoint.digest, **stats}))
-    return 0
+def _say(peers: Peers, line: str) -> None:
+    if peers.first:
+        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(PretrainSpec, run, dry))

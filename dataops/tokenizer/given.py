@@ -21,6 +21,8 @@ from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.op import op
 
 END_OF_DOCUMENT = "<|endoftext|>"
+#: ChatML's, which tokenizers trained here reserve, so that a model pretrained with one can learn to chat.
+CHAT = ("<|im_start|>", "<|im_end|>")
 _KNOWN_ENDS = (END_OF_DOCUMENT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>")
 
 

@@ -3,14 +3,14 @@
 The layout is Llama's: a space is U+2581 and one stands before every text; identity instead of normalisation, because
 SentencePiece's default (nmt_nfkc) folds characters and drops line ends; characters too rare for an entry of their own
 are spelled in the 256 byte pieces. Lines are sentences, so line ends and tabs are always spelled in bytes. The law:
-neither `<unk>` nor the end of document nor a byte piece ever stands for a text that spells its name.
+neither `<unk>` nor a reserved token nor a byte piece ever stands for a text that spells its name.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
@@ -30,9 +30,16 @@ _LONGEST = 1 << 16
 
 
 def train(
-    texts: Iterable[str], *, model: Literal["unigram", "bpe"], vocab_size: int, split_digits: bool, end: str
+    texts: Iterable[str],
+    *,
+    model: Literal["unigram", "bpe"],
+    vocab_size: int,
+    split_digits: bool,
+    reserved: Sequence[str],
 ) -> bytes:
-    """A SentencePiece model, serialised: <unk> is 0, `end` is 1, bytes follow. May have fewer entries than asked.
+    """A SentencePiece model, serialised: <unk> is 0, the `reserved` follow (first the end of document), then bytes.
+
+    May have fewer entries than asked.
 
     Raises InputError where the size does not hold the characters of the corpus.
     """
@@ -58,7 +65,8 @@ def train(
             unk_id=0,
             unk_piece=_UNKNOWN,
             eos_id=1,
-            eos_piece=end,
+            eos_piece=reserved[0],
+            control_symbols=list(reserved[1:]),
             bos_id=-1,
             pad_id=-1,
             minloglevel=2,
@@ -79,7 +87,7 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
                 yield line[start : start + _LONGEST]
 
 
-def as_tokenizer(proto: bytes, model: Literal["unigram", "bpe"], end: str) -> Tokenizer:
+def as_tokenizer(proto: bytes, model: Literal["unigram", "bpe"], reserved: Sequence[str]) -> Tokenizer:
     """The model for `tokenizers` and transformers, ids unchanged."""
     import sentencepiece
 
@@ -98,7 +106,7 @@ def as_tokenizer(proto: bytes, model: Literal["unigram", "bpe"], end: str) -> To
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    tokenizer.add_special_tokens([AddedToken(end, special=True, normalized=False)])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in reserved])
     return tokenizer
 
 

@@ -1,9 +1,10 @@
 """Tokenizers trained on a corpus, or on a weighted sample of it.
 
 Three kinds: byte-level BPE (GPT-2's), and Unigram and BPE over characters with SentencePiece's conventions (Llama's).
-All can encode any text, since what has no entry of its own is spelled in bytes; no text yields `<unk>` or the end of
-document. The law: the same rows give the same files, on every machine. Training reads a sample with a stated budget
-(`sample`), so neither memory nor time grows with the corpus; the stats say what was seen of each group.
+All can encode any text, since what has no entry of its own is spelled in bytes; no text yields `<unk>`, the end of
+document or a marker of chats, which are entries of every vocabulary. The law: the same rows give the same files, on
+every machine. Training reads a sample with a stated budget (`sample`), so neither memory nor time grows with the
+corpus; the stats say what was seen of each group.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.op import Op, op
 from gristmill.dataops.tokenizer import pieces, sample
-from gristmill.dataops.tokenizer.given import END_OF_DOCUMENT, describe
+from gristmill.dataops.tokenizer.given import CHAT, END_OF_DOCUMENT, describe
 from gristmill.dataops.tokenizer.sample import BUDGET
 
+_RESERVED = (END_OF_DOCUMENT, *CHAT)
 Kind = Literal["byte-bpe", "unigram", "bpe"]
 KINDS = ("byte-bpe", "unigram", "bpe")
 
@@ -49,7 +51,7 @@ def train(
     return train_sentencepiece(model=kind, vocab_size=vocab_size, weights=weights, by=by, budget=budget)
 
 
-@op("tokenizer.train_bpe", version=2, kind="artifact")
+@op("tokenizer.train_bpe", version=3, kind="artifact")
 def train_bpe(
     inputs: Sequence[Dataset],
     folder: Path,
@@ -62,8 +64,9 @@ def train_bpe(
     """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) on the `text` of datasets.
 
     Byte-complete: all 256 bytes are in the vocabulary, so any text can be encoded and decoded back. `vocab_size` from
-    1,000 to 131,072 counts the end-of-document token; a small corpus may yield fewer entries, and the stats say so.
-    `weights` by the values of the column `by` (or dataset) choose the sample, see `sample`; `budget` is in bytes.
+    1,000 to 131,072 counts the reserved tokens (end of document, two of chats); a small corpus may yield fewer
+    entries, and the stats say so. `weights` by the values of the column `by` (or dataset) choose the sample, see
+    `sample`; `budget` is in bytes.
     """
     check_vocab_size(vocab_size)
     by = by or sample.grouping(inputs)
@@ -73,7 +76,7 @@ def train_bpe(
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[AddedToken(END_OF_DOCUMENT, special=True)],
+        special_tokens=[AddedToken(token, special=True) for token in _RESERVED],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -82,7 +85,7 @@ def train_bpe(
     return _stats(folder, tokenizer, "byte-bpe", vocab_size, chosen)
 
 
-@op("tokenizer.train_sentencepiece", version=1, kind="artifact")
+@op("tokenizer.train_sentencepiece", version=2, kind="artifact")
 def train_sentencepiece(
     inputs: Sequence[Dataset],
     folder: Path,
@@ -104,10 +107,10 @@ def train_sentencepiece(
     by = by or sample.grouping(inputs)
     chosen = sample.choose(inputs, by=by, weights=weights, budget=budget)
     proto = pieces.train(
-        _texts(inputs, chosen), model=model, vocab_size=vocab_size, split_digits=split_digits, end=END_OF_DOCUMENT
+        _texts(inputs, chosen), model=model, vocab_size=vocab_size, split_digits=split_digits, reserved=_RESERVED
     )
     (folder / "tokenizer.model").write_bytes(proto)
-    tokenizer = pieces.as_tokenizer(proto, model, END_OF_DOCUMENT)
+    tokenizer = pieces.as_tokenizer(proto, model, _RESERVED)
     tokenizer.save(str(folder / "tokenizer.json"))
     return _stats(folder, tokenizer, model, vocab_size, chosen)
 

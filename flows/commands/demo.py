@@ -28,7 +28,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """The main job end to end on a crawl made on the spot, with a tiny model trained on the tokens."""
     from gristmill.dataops.sample import write_sample
-    from gristmill.flows.train import pretrain
+    from gristmill.flows.train import named, train
 
     root = Path(settings["root"])
     root.mkdir(parents=True, exist_ok=True)
@@ -52,14 +52,12 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     result = run_pretrain_data([str(path)], settings)
     result["sample"] = {"path": str(path), "pages": truth["pages"], "seconds": made}
     print(f"  pretraining a tiny transformer for {options.train_seconds} s", file=sys.stderr, flush=True)
-    result["checkpoint"] = pretrain(
-        Store(root).get("packed"),
-        root,
-        seconds=options.train_seconds,
-        model={"depth": 2},
-        rows=2,
-        optimiser={"learning_rate": 2e-3},
-    )
+    store = Store(root)
+    spec = {
+        "data": [named(store.get("packed"))], "seconds": options.train_seconds, "model": {"depth": 2}, "rows": 2,
+        "optimiser": {"learning_rate": 2e-3},
+    }  # fmt: skip
+    result["checkpoint"] = train("pretrain", store, spec)
     result["try"] = _try_next(root, truth)
     return result, _text(result)
 

@@ -1,14 +1,17 @@
-"""The quality report of a dataset."""
+"""The report of a dataset: of its quality, or the page of a checkpoint or an evaluation."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gristmill.dataops.dataset import Dataset
 from gristmill.flows.commands.common import REFERENCE, Result, open_store
 
-HELP = "Write the quality report of a dataset: one HTML file and its numbers as JSON."
+HELP = "Write the report of a dataset, a checkpoint or an evaluation: one HTML file and its numbers as JSON."
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -18,12 +21,24 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
-    """The quality report."""
-    from gristmill.dataops.report.page import write_report
-
+    """The page that fits what it is."""
     store = open_store(settings)
     dataset = store.get(options.name)
     folder = Path(options.out) if options.out else store.root / "reports" / f"{dataset.name}-{dataset.key[:12]}"
-    html, numbers = write_report(dataset, folder)
+    write = _writer(dataset)
+    html, numbers = write(dataset, folder)
     size = Path(html).stat().st_size
     return {"html": str(html), "numbers": str(numbers), "bytes": size}, f"{html}  ({size / 1e6:.2f} MB)\n{numbers}"
+
+
+def _writer(dataset: Dataset) -> Callable[[Dataset, Path], tuple[Path, Path]]:
+    """What writes the page of a dataset of its kind."""
+    from gristmill.dataops.gates.sides import is_evaluation
+    from gristmill.dataops.report.checkpoint import write_checkpoint
+    from gristmill.dataops.report.page import write_report
+
+    if dataset.kind == "checkpoint":
+        return write_checkpoint
+    if is_evaluation(dataset) and importlib.util.find_spec("gristmill.dataops.report.evaluation"):
+        return importlib.import_module("gristmill.dataops.report.evaluation").write_evaluation
+    return write_report

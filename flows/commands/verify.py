@@ -127,7 +127,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _judge(options: argparse.Namespace, params: dict[str, Any]) -> Verifier:
     """A judge over the model in a folder."""
-    from gristmill.training.generate import TransformersEngine
+    from gristmill.training.engines.local import TransformersEngine
     from gristmill.verifiers.judge import constitution, verify
 
     judges = {"judge": verify.pointwise, "judge.pairwise": verify.pairwise, "judge.best_of": verify.best_of}

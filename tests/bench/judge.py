@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gristmill.training.generate import TransformersEngine
+from gristmill.training.engines.local import TransformersEngine
 from gristmill.verifiers.agreement.coefficients import fleiss_kappa
 from gristmill.verifiers.judge.bias import Bias, padding, report, table
 from gristmill.verifiers.judge.calibration import calibration_error, cross_fitted, platt

@@ -1,0 +1,117 @@
+"""Training steps by hand: datasets by name, fields as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from gristmill.dataops.dataset import InputError
+from gristmill.flows.commands.common import CUT, REFERENCE, Result, open_store, positive
+
+HELP = "Run a training step on datasets of the root and publish what it makes."
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """The step, its data, and any field of its spec."""
+    from gristmill.flows.train import STEPS
+
+    command.add_argument(
+        "step", choices=list(STEPS), metavar="STEP", help="; ".join(f"{k}: {v}" for k, v in STEPS.items())
+    )
+    command.add_argument(
+        "--spec", metavar="FILE", help='a JSON file of the step\'s fields; data as {"dataset": "NAME@TAG"}'
+    )
+    command.add_argument(
+        "--data", action="append", metavar="REF[=WEIGHT]", help=f"what to read: {REFERENCE}; repeatable"
+    )
+    command.add_argument("--start", metavar="REF", help="the checkpoint to go on from")
+    command.add_argument("--tokenizer", metavar="REF", help="a chat tokenizer, where the checkpoint has none")
+    command.add_argument("--validation", action="append", metavar="REF", help="held-out data; repeatable")
+    command.add_argument("--name", help="what to call the result")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=JSON",
+        help="any other field, such as optimiser.learning_rate=1e-5",
+    )
+    command.add_argument("--processes", type=positive, default=1, metavar="N", help="on one machine, by torchrun")
+    command.add_argument(
+        "--dry-run", action="store_true", help="say how many steps and how much memory, and do nothing"
+    )
+
+
+def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
+    """Run it."""
+    from gristmill.flows.train import train
+
+    store = open_store(settings)
+    spec = _read(options.spec) if options.spec else {}
+    if options.data:
+        spec["data"] = [_weighted(item) for item in options.data]
+    for field in ("start", "tokenizer"):
+        if getattr(options, field) is not None:
+            spec[field] = {"dataset": getattr(options, field)}
+    if options.validation:
+        spec["validation"] = [{"dataset": item} for item in options.validation]
+    if options.name is not None:
+        spec["name"] = options.name
+    for item in options.set:
+        put(spec, item)
+    told = train(options.step, store, spec, processes=options.processes, dry=options.dry_run)
+    return told, _text(told)
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        spec = json.loads(Path(file).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: no spec can be read: {error}") from None
+    if not isinstance(spec, dict):
+        raise InputError(f"{file}: a spec is a JSON object, this is a {type(spec).__name__}")
+    return spec
+
+
+def _weighted(text: str) -> dict[str, Any]:
+    """NAME or NAME=WEIGHT."""
+    reference, _, weight = text.partition("=")
+    try:
+        return {"dataset": reference, **({"weight": float(weight)} if weight else {})}
+    except ValueError:
+        raise InputError(f"--data {text}: {weight!r} is no weight") from None
+
+
+def put(spec: dict[str, Any], item: str) -> None:
+    """Set one field of a spec: a.b=JSON; what is no JSON is text. Raises InputError without a name or a value."""
+    path, equals, text = item.partition("=")
+    if not path or not equals:
+        raise InputError(f"--set {item}: give FIELD=JSON")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    *outer, last = path.split(".")
+    for name in outer:
+        spec = spec.setdefault(name, {})
+        if not isinstance(spec, dict):
+            raise InputError(f"--set {item}: {name} is no object")
+    spec[last] = value
+
+
+def _text(told: dict[str, Any]) -> str:
+    """One line per number, nested ones as JSON."""
+    shown = {key: value for key, value in told.items() if key != "path" and value is not None}
+    width = max(map(len, shown), default=0)
+    lines = [f"{key.ljust(width)}  {_value(value)}" for key, value in shown.items()]
+    return "\n".join(([told["path"]] if "path" in told else []) + lines)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= CUT else f"{text[:CUT]}…"
