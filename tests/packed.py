@@ -76,8 +76,8 @@ def pack(
     total = sum((Fingerprint(part["rows"], tuple(part["lanes"])) for part in parts), Fingerprint())
     manifest = {
         "gristmill": 1, "name": name, "key": key, "kind": "tokens", "ops": ops, "inputs": [], "rows": total.rows,
-        "shards": [{**part["shard"], "hashes": part["hashes"]} for part in parts], "ledger": [], "made": {}, "counts": {},
-        "schema": parts[0]["schema"], "digest": total.digest(parts[0]["schema"]),
+        "shards": [{**part["shard"], "hashes": part["hashes"]} for part in parts], "ledger": [],
+        "made": {}, "counts": {}, "schema": parts[0]["schema"], "digest": total.digest(parts[0]["schema"]),
     }  # fmt: skip
     return publish(building, root / name / key[:12], manifest)
 

@@ -186,7 +186,7 @@ def test_text_never_yields_a_special_token(root, source, kind, messages):
     harmless = [{**message, "content": "x"} for message in messages]
     wanted = ours.template.conversation(harmless)
     special = set(ours.ids.values())
-    ids, expected = ours.encode([(found, 0, len(found.text)), (wanted, 0, len(wanted.text))])
+    (ids, expected), _ = ours.encode([(found, 0, len(found.text)), (wanted, 0, len(wanted.text))])
     assert [id for id in ids.tolist() if id in special] == [id for id in expected.tolist() if id in special]
 
 
@@ -199,14 +199,15 @@ def test_tokens_say_the_text_and_no_token_straddles(root, source, kind, messages
     ours = opened(made.file(""), made.digest)
     found = ours.template.conversation(messages)
     places = [0, *(place for span in found.targets for place in span), len(found.text)]
-    pieces = ours.encode([(found, a, b) for a, b in zip(places[:-1], places[1:], strict=True)])
+    pieces, spelled = ours.encode([(found, a, b) for a, b in zip(places[:-1], places[1:], strict=True)])
+    assert spelled.all()
     decoded = [ours.plain.truth.decode(ids.tolist(), skip_special_tokens=False) for ids in pieces]
     if kind == "byte-bpe":  # SentencePiece's decoder takes a space from the front of each text
         assert decoded == [found.text[a:b] for a, b in zip(places[:-1], places[1:], strict=True)]
     reply = ours.template.reply(messages[:-1], messages[-1])
     ((start, stop),) = reply.targets
     prompt = ours.template.prompt(messages[:-1])
-    alone, before, after = ours.encode([(prompt, 0, len(prompt.text)), (reply, 0, start), (reply, start, stop)])
+    (alone, before, after), _ = ours.encode([(prompt, 0, len(prompt.text)), (reply, 0, start), (reply, start, stop)])
     assert alone.tolist() == before.tolist()  # what generation is given is what was trained on
     assert after.tolist() == pieces[-2].tolist()  # and a reply has the tokens of the last turn
 

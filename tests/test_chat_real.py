@@ -113,6 +113,16 @@ def test_pairs_and_thumbs(model):
     assert loaded.decode(first["completion_ids"]) == rows["response"][0] + END
 
 
+def test_what_the_vocabulary_cannot_spell_does_not_become_the_end_of_a_document(model):
+    """SmolLM2 has no entry for some control characters, and its unknown token is the end of document."""
+    _, own, _ = model
+    talk = [user("a\x04b"), {"role": "assistant", "content": "c"}]
+    split = encode_chats(own, max_tokens=999)(frame(messages=[talk, [user("ab"), talk[1]]]))
+    assert split.kept.height == 1 and split.drops["reason"].to_list() == ["unspellable"]
+    split = encode_pairs(own, max_tokens=999)(frame(prompt=["a"] * 2, chosen=["b\x04", "b"], rejected=["c"] * 2))
+    assert split.kept.height == 1 and split.drops["reason"].to_list() == ["unspellable"]
+
+
 def test_a_comparison_file_through_all_steps(model, tmp_path):
     """Anthropic's transcripts, cut into prompt and replies: files to encoded pairs, with every row accounted for."""
     store, own, _ = model

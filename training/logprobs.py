@@ -65,7 +65,7 @@ def run(spec: LogprobsSpec) -> Dataset:
     network = load_model(model).float()
     rows = read_rows(data, chat, network.config, PAIRS)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.to(device)  # type: ignore[arg-type]  # transformers wraps it and loses the signature
+    network.to(device)
     print(f"{2 * rows.table.num_rows:,} replies on {device}", file=sys.stderr)
     table = _table(network, rows, chat, spec.tokens)
     stats = {

@@ -20,10 +20,10 @@ import torch
 
 from gristmill.dataops.dataset import InputError
 from gristmill.training.model import Objective, Piece, logits, losses
-from gristmill.training.pretraining.parallel import Peers, adding_up, clip
 from gristmill.training.plan.chips import chip
 from gristmill.training.plan.flops import token_flops
 from gristmill.training.plan.shape import Shape
+from gristmill.training.pretraining.parallel import Peers, adding_up, clip
 from gristmill.training.schedule import Optimiser, Watch
 from gristmill.training.shards import IGNORED, Shards
 from gristmill.training.stream import Cursor, Stream

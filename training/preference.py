@@ -145,8 +145,8 @@ def _trainer(spec: PreferenceSpec, job: Job, model: Any, sources: list[Rows]) ->
         "optimizers": optimizers,
     }  # fmt: skip
     if spec.loss in OWN:
-        shared = {"beta": spec.beta, "label_smoothing": spec.label_smoothing}
-        pair_loss = partial(orpo, **shared) if spec.loss == "orpo" else partial(simpo, gamma=spec.gamma, **shared)
+        shared: dict[str, Any] = {"beta": spec.beta, "label_smoothing": spec.label_smoothing}
+        pair_loss = partial(orpo, **shared) if spec.loss == "orpo" else partial(simpo, **shared | {"gamma": spec.gamma})
         if spec.checkpointing and spec.lora is not None:
             model.enable_input_require_grads()  # else nothing that is recomputed has a gradient
         collate = trainers.pair_collator(trainers.Table(sources, PAIRS), pad_id, ())

@@ -28,8 +28,8 @@ class Batch:
     """int64 tensors [rows, seq_len]: `tokens`, `labels`, `positions`; and `length` [rows], the real tokens of each row.
 
     `labels[r, t]` is what position t has to predict, tokens[r, t + 1]. It is -100 where there is no such token: where
-    t + 1 lies in the padding or beyond the row, is the first token of another document (positions[r, t + 1] == 0), or is
-    none of the dataset's `targets`.
+    t + 1 lies in the padding or beyond the row, is the first token of another document (positions[r, t + 1] == 0), or
+    is none of the dataset's `targets`.
     """
 
     tokens: torch.Tensor

@@ -6,7 +6,8 @@ is in the ledger with a reason; nothing is cut to fit.
 
 Reasons: "too_long" (value: its tokens, threshold: `max_tokens`), "no_targets" (nobody to learn from), "bad_roles" and
 "empty" (see `messages`), "equal" (both replies of a pair are the same), "unrenderable" (the template refuses it, or it
-has JSON that is none). A template that cannot say which text is the assistant's is no row's fault: InputError.
+has JSON that is none), "unspellable" (a character has no entry in the vocabulary, which would write a special token for
+it; byte-complete ones have none such). A template that cannot say which text is the assistant's is no row's fault: InputError.
 """
 
 from __future__ import annotations
@@ -91,9 +92,10 @@ def chat_encode(
         chunks += [(text, start, stop) for start, stop in spans]
         flags += [number % 2 == 1 for number in range(len(spans))]
         counts.append(len(spans))
-    ids = chat.encode(chunks)
+    ids, spelled = chat.encode(chunks)
     sizes = np.fromiter(map(len, ids), np.int64, len(ids))
     firsts = np.cumsum([0, *counts])
+    whole = np.array([spelled[a:b].all() for a, b in zip(firsts[:-1], firsts[1:], strict=True)], dtype=bool)
     ends = np.concatenate([[0], np.cumsum(sizes)])[firsts]  # of rows, in the run of all ids
     targets = np.repeat(np.array(flags, dtype=bool), sizes)
     dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
@@ -106,7 +108,7 @@ def chat_encode(
             tokens=_lists(flat, ends), targets=_lists(targets, ends), n_tokens=pl.Series(lengths, dtype=pl.UInt32)
         )
     )
-    return _fitting(frame, rows, drops, max_tokens)
+    return _fitting(frame, rows, whole, drops, max_tokens)
 
 
 @op("pairs.encode", version=1)
@@ -139,7 +141,7 @@ def pairs_encode(
 
     texts, drops = _each(frame, ["prompt", "chosen", "rejected", "tools"], rendered)
     prompts = [first for first, _ in texts]
-    columns = _encoded(chat, prompts, {"chosen_ids": prompts, "rejected_ids": [second for _, second in texts]})
+    columns, whole = _encoded(chat, prompts, {"chosen_ids": prompts, "rejected_ids": [second for _, second in texts]})
     kept = frame.filter(pl.Series(~drops.gone))
     longer = pl.max_horizontal(pl.col("chosen_ids").list.len(), pl.col("rejected_ids").list.len())
     rows = (
@@ -150,7 +152,7 @@ def pairs_encode(
             n_tokens=(pl.col("prompt_ids").list.len() + longer).cast(pl.UInt32),
         )
     )
-    return _fitting(frame, rows, drops, max_tokens)
+    return _fitting(frame, rows, whole, drops, max_tokens)
 
 
 @op("thumbs.encode", version=1)
@@ -176,12 +178,13 @@ def thumbs_encode(
 
     texts, drops = _each(frame, ["prompt", "response", "label", "tools"], rendered)
     kept = frame.filter(pl.Series(~drops.gone))
-    rows = kept.select("id").with_columns(_encoded(chat, texts, {"completion_ids": texts}))
+    columns, whole = _encoded(chat, texts, {"completion_ids": texts})
+    rows = kept.select("id").with_columns(columns)
     rows = rows.with_columns(
         label=kept["label"].cast(pl.Boolean),
         n_tokens=(pl.col("prompt_ids").list.len() + pl.col("completion_ids").list.len()).cast(pl.UInt32),
     )
-    return _fitting(frame, rows, drops, max_tokens)
+    return _fitting(frame, rows, whole, drops, max_tokens)
 
 
 class _Drops:
@@ -248,26 +251,31 @@ def _reply(value: Any, name: str) -> dict[str, Any]:
     return messages[0]
 
 
-def _encoded(chat: Chat, prompts: Sequence[Text], replies: dict[str, Sequence[Text]]) -> list[pl.Series]:
-    """`prompt_ids`, and the ids of each reply, as columns."""
+def _encoded(
+    chat: Chat, prompts: Sequence[Text], replies: dict[str, Sequence[Text]]
+) -> tuple[list[pl.Series], np.ndarray]:
+    """`prompt_ids` and the ids of each reply as columns; and which rows are spelled, bool[n]."""
     chunks: list[Chunk] = [(text, 0, text.targets[0][0]) for text in prompts]
     for texts in replies.values():
         chunks += [(text, *text.targets[0]) for text in texts]
-    ids = chat.encode(chunks)
+    ids, spelled = chat.encode(chunks)
     columns = []
     for number, name in enumerate(["prompt_ids", *replies]):
         part = ids[number * len(prompts) : (number + 1) * len(prompts)]
         ends = np.concatenate([[0], np.cumsum(np.fromiter(map(len, part), np.int64, len(part)))])
         columns.append(_lists(np.concatenate(part or [np.zeros(0, np.uint32)]), ends).alias(name))
-    return columns
+    return columns, spelled.reshape(1 + len(replies), len(prompts)).all(axis=0)
 
 
 def _lists(values: np.ndarray, ends: np.ndarray) -> pl.Series:
     return pl.Series(pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(ends.astype(np.int64)), pa.array(values))))
 
 
-def _fitting(frame: pl.DataFrame, rows: pl.DataFrame, drops: _Drops, max_tokens: int) -> Split:
-    """The rows of at most `max_tokens`; the others go to the ledger with the rest."""
+def _fitting(frame: pl.DataFrame, rows: pl.DataFrame, whole: np.ndarray, drops: _Drops, max_tokens: int) -> Split:
+    """The rows that are spelled `whole` and of at most `max_tokens`; the others go to the ledger with the rest."""
+    spelled = pl.Series(whole)
+    wild = ledger(rows.filter(~spelled).select("id"), reason="unspellable")
+    rows = rows.filter(spelled)
     long = rows.filter(pl.col("n_tokens") > max_tokens)
     over = ledger(long.select("id", "n_tokens"), reason="too_long", value=pl.col("n_tokens"), threshold=max_tokens)
-    return Split(rows.filter(pl.col("n_tokens") <= max_tokens), pl.concat([drops.ledger(frame), over]))
+    return Split(rows.filter(pl.col("n_tokens") <= max_tokens), pl.concat([drops.ledger(frame), wild, over]))

@@ -42,8 +42,9 @@ class Chat:
     marks: re.Pattern[str]
     ids: dict[str, int]
 
-    def encode(self, chunks: Sequence[Chunk]) -> list[np.ndarray]:
-        """The ids of each chunk, uint32. A chunk that starts at 0 is a text's beginning; others go on."""
+    def encode(self, chunks: Sequence[Chunk]) -> tuple[list[np.ndarray], np.ndarray]:
+        """The ids of each chunk, uint32, and whether it is spelled, bool[n]: not where a character has no entry and
+        comes out as a special token. A chunk that starts at 0 is a text's beginning; others go on."""
         order: dict[tuple[bool, str], int] = {}
         special: dict[str, int] = {}
         plans: list[list[int]] = []
@@ -58,10 +59,19 @@ class Chat:
         pieces = self._encoded(list(order))
         marks = [np.array([self.ids[name]], dtype=np.uint32) for name in special]
         none = np.zeros(0, dtype=np.uint32)
-        return [
+        ids = [
             np.concatenate([pieces[at] if at >= 0 else marks[-1 - at] for at in plan]) if plan else none
             for plan in plans
         ]
+        unspelled = self._unspelled(pieces)
+        return ids, np.array([unspelled.isdisjoint(plan) for plan in plans], dtype=bool)
+
+    def _unspelled(self, pieces: Sequence[np.ndarray]) -> set[int]:
+        """The pieces, letters all, that hold the id of a special token."""
+        flat = np.concatenate(pieces or [np.zeros(0, np.uint32)])
+        places = np.flatnonzero(np.isin(flat, np.fromiter(self.ids.values(), np.uint32, len(self.ids))))
+        ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
+        return set(np.searchsorted(ends, places, side="right").tolist())
 
     def _pieces(self, text: Text, start: int, stop: int) -> Iterator[tuple[bool | None, str]]:
         """(whether it goes on, text) of pieces of text, (None, name) of special tokens."""

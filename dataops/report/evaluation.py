@@ -28,9 +28,10 @@ _WIDE, _HIGH = 240.0, 30.0  # pixels of an interval's picture
 
 #: Measures in the order in which they are read; others follow by name.
 ORDER = (
-    "pass@1", "pass@", "maj@", "score", "win_rate", "win_rate_length_controlled", "ties", "consistency", "first_seat",
-    "unjudged", "win_rate_unjudged", "perplexity", "loss", "loss_change", "parent_loss_change", "kl", "entropy",
-    "refusal", "over_refusal", "length", "length_", "cut", "distinct_", "self_bleu", "opener", "list", "markdown",
+    "pass@1", "pass@", "maj@", "score", "score_change", "win_rate", "win_rate_length_controlled", "ties",
+    "consistency", "first_seat", "unjudged", "win_rate_unjudged", "perplexity", "loss", "loss_change",
+    "parent_loss_change", "kl", "entropy", "refusal", "over_refusal", "length", "length_", "cut", "distinct_",
+    "self_bleu", "opener", "list", "markdown",
 )  # fmt: skip
 
 #: What the names do not say by themselves.
@@ -201,7 +202,8 @@ def _head(numbers: Numbers) -> str:
 def _group(group: Numbers, numbers: Numbers) -> str:
     parent = numbers["parent"] is not None and any(item["parent"] for item in group["measures"])
     colours = '<span class="key"><i class="k1"></i>this model, with its 95 % interval</span>'
-    colours += '<span class="key"><i class="ka"></i>the one it is held against</span>' if parent else ""
+    other = '<span class="key"><i class="ka"></i>the one it is held against; bold: outside each other</span>'
+    colours += other if parent else ""
     rows = []
     for item in group["measures"]:
         name = f'{text(item["name"])}<br><span class="note">{text(_meaning(item["name"]))}</span>'

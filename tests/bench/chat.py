@@ -54,17 +54,20 @@ def chats() -> Iterator[dict[str, Any]]:
 
 
 def _measured(name: str, made: Dataset, talks: list[list[dict[str, str]]]) -> dict[str, Any]:
+    from transformers import AutoTokenizer
+
     ids = [row_id(str(number)) for number in range(len(talks))]
     rows = pl.DataFrame({"id": ids, "messages": talks})
     op = encode_chats(made, max_tokens=1 << 20)
     best = {"ours": float("inf"), "peer": float("inf")}
-    ours, theirs = _ours(op, rows.head(8)), _peer(made, talks[:8])  # what is loaded once
+    tokenizer = AutoTokenizer.from_pretrained(made.file(""))
+    ours, theirs = _ours(op, rows.head(8)), _peer(tokenizer, talks[:8])  # what is loaded once
     for _ in range(_TURNS):
         started = time.perf_counter()
         ours = _ours(op, rows)
         best["ours"] = min(best["ours"], time.perf_counter() - started)
         started = time.perf_counter()
-        theirs = _peer(made, talks)
+        theirs = _peer(tokenizer, talks)
         best["peer"] = min(best["peer"], time.perf_counter() - started)
     same = ours["tokens"].to_list() == theirs["input_ids"]
     masks = ours["targets"].cast(pl.List(pl.Int64)).to_list() == theirs["assistant_masks"]
@@ -85,14 +88,12 @@ def _ours(op: Op, rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([part for part in kept if isinstance(part, pl.DataFrame)])
 
 
-def _peer(made: Dataset, talks: list[list[dict[str, str]]]) -> Any:
+def _peer(tokenizer: Any, talks: list[list[dict[str, str]]]) -> Any:
     import datasets
-    from transformers import AutoTokenizer
 
     datasets.disable_progress_bars()
     datasets.disable_caching()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    tokenizer = AutoTokenizer.from_pretrained(made.file(""))
 
     def tokenised(row: dict[str, Any]) -> dict[str, Any]:
         found = tokenizer.apply_chat_template(row["messages"], return_dict=True, return_assistant_tokens_mask=True)

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rltasks import asked, named, scorer, speaker, tasks
+from rltasks import asked, named, scorer, tasks
+from tinychat import base, chat_tokenizer
 
 from gristmill.training.model import Shape
 from gristmill.training.online import trainer as traced
@@ -26,8 +27,8 @@ from gristmill.training.online.rewards import open_scorers
 from gristmill.training.post.harness import open_job
 from gristmill.training.rl import OP, VERSION, RlSpec, _tasks, _trainer
 
-STEPS, TURNS = 15, 4
-SHAPE = Shape(depth=6, width=256, heads=4)
+STEPS, TURNS = 12, 3
+SHAPE = Shape(depth=4, width=256, heads=4)  # fresh weights, which hardly ever end a response before its last token
 
 
 class Clock(TrainerCallback):
@@ -44,30 +45,31 @@ class Clock(TrainerCallback):
 
 
 def online() -> Iterator[dict[str, Any]]:
-    """Steps per second, 32 samples of 48 tokens a step, on every core there is."""
+    """Steps per second, 32 samples of 32 tokens a step, on every core there is."""
     from trl import GRPOTrainer
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        _, start = speaker(root, shape=SHAPE)
+        chat = chat_tokenizer(root, count=16)
+        start = base(root, chat, shape=SHAPE)
         data = tasks(root, asked(200, 1))
         spec = RlSpec(
-            data=(named(data),), start=named(start), root=str(root), steps=STEPS, rows=4, group=8, max_tokens=48,
-            temperature=5.0,  # so that hardly a sample ends before its last token
-            rewards=(scorer("last"),),
+            data=(named(data),), start=named(start), tokenizer=named(chat), root=str(root), steps=STEPS, rows=4,
+            group=8, max_tokens=32, rewards=(scorer("last"),),
         )  # fmt: skip
         seconds: dict[str, list[float]] = {"ours": [], "TRL": []}
         for turn in range(TURNS * 2):
             name = ("ours", "TRL")[turn % 2]
             clock = Clock()
             trainer = ours(spec) if name == "ours" else plain(spec, GRPOTrainer)
+            trainer.remove_callback(PrinterCallback)
             trainer.add_callback(clock)
             trainer.train()
             seconds[name] += clock.seconds[2:STEPS]
         ours_rate, rate = (1 / statistics.median(seconds[name]) for name in ("ours", "TRL"))
         ratio = round(ours_rate / rate, 3)
         yield {
-            "peer": "TRL 1.16.0", "measure": "GRPO steps/s, 32 samples of 48 tokens", "ours": round(ours_rate, 3),
+            "peer": "TRL 1.16.0", "measure": "GRPO steps/s, 32 samples of 32 tokens", "ours": round(ours_rate, 3),
             "peer_value": round(rate, 3), "ratio": ratio, "bar": 0.95, "met": ratio >= 0.95,
         }  # fmt: skip
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-Example = tuple[Sequence[int], Sequence[int]]  # prompt, reply
+Example = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]  # prompt, reply: token ids
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float | None:
         ranks.append((np.cumsum(count) - (count + 1) / 2)[place])
     if min(rank.std() for rank in ranks) == 0:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(np.stack(ranks))[0, 1])
 
 
 def open_reward(dataset: Dataset) -> Callable[[Sequence[Conversation]], list[float | None]]:
