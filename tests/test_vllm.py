@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -154,8 +155,13 @@ def test_the_server_alone_finds_the_same_tokens(serve, server):
 def test_choices_and_schemas_hold(engine):
     chosen = engine.generate(CAPITALS, max_tokens=1, choices=["A", "B", "C"])
     assert set(chosen) <= {"A", "B", "C"}
-    drawn = [engine.generate(CAPITALS[:1], max_tokens=1, temperature=3.0, seed=n, choices=["A", "B"]) for n in range(8)]
-    assert len({reply for [reply] in drawn}) == 2
+    letters = [chr(65 + n) for n in range(20)]
+    drawn = [engine.generate([STORY], max_tokens=1, temperature=2.0, seed=n, choices=letters)[0] for n in range(8)]
+    assert len(set(drawn)) > 2 and set(drawn) <= set(letters)
+    with pytest.raises(InputError, match="refuse.*temperature"):
+        engine.generate([STORY], max_tokens=1, temperature=3.0)
+    with pytest.raises(InputError, match="refuse"):
+        engine.generate([STORY], max_tokens=1, schema={"type": "mystery"})
     schema = {
         "type": "object",
         "properties": {"city": {"type": "string", "maxLength": 12}, "sure": {"type": "boolean"}},
@@ -201,7 +207,7 @@ def test_another_template_is_refused(serve, folder, tmp_path):
         if path.suffix in (".json", ".jinja"):
             shutil.copy(path, tmp_path)
     template = tmp_path / "chat_template.jinja"
-    template.write_text(template.read_text().replace("<|im_start|>user", "<|im_start|>human").replace("\\n", " "))
+    template.write_text(template.read_text().replace("<|im_end|>", "<|im_end|> "))
     with pytest.raises(InputError, match="other tokens from place"):
         ServerEngine(serve.url, folder=tmp_path)
     with pytest.raises(InputError, match="serves smollm2, not smollm3"):
@@ -209,11 +215,8 @@ def test_another_template_is_refused(serve, folder, tmp_path):
 
 
 def test_vllm_that_dies_in_this_process_is_an_outage(inside):
-    import psutil
-
-    for process in psutil.Process().children(recursive=True):
-        if "EngineCore" in process.name() or "EngineCore" in " ".join(process.cmdline()):
-            process.kill()
+    for process in multiprocessing.active_children():  # the server's are not among them
+        process.kill()
     with pytest.raises(OSError, match="vLLM's process has ended"):
         inside.generate(CAPITALS, max_tokens=4)
 
@@ -234,7 +237,7 @@ def test_a_server_that_dies_while_a_step_generates_costs_one_chunk(serve, server
             break
         time.sleep(0.1)
     serve.kill()
-    out, told = step.communicate(timeout=120)
+    _, told = step.communicate(timeout=120)
     assert step.returncode == 1 and "no answer in 3 tries" in told and "run the same spec again" in told, told
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob(".generating/*/*.arrow")}
     assert 1 <= len(kept) < 6 and f"{4 * len(kept)} of 24 prompts are kept" in told

@@ -58,9 +58,9 @@ def main(
     try:
         spec = read_spec(options.spec, kind)
         if options.dry_run:
-            print(json.dumps(dry(spec)))
-            return 0
-        told = summary(run(spec))
+            told = dict(dry(spec))
+        else:
+            told = summary(run(spec))
     except InputError as error:
         return _fail(f"error: {error}", 2)
     except Stopped as stopped:

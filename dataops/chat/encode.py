@@ -7,7 +7,8 @@ is in the ledger with a reason; nothing is cut to fit.
 Reasons: "too_long" (value: its tokens, threshold: `max_tokens`), "no_targets" (nobody to learn from), "bad_roles" and
 "empty" (see `messages`), "equal" (both replies of a pair are the same), "unrenderable" (the template refuses it, or it
 has JSON that is none), "unspellable" (a character has no entry in the vocabulary, which would write a special token for
-it; byte-complete ones have none such). A template that cannot say which text is the assistant's is no row's fault: InputError.
+it; byte-complete ones have no such). A template that cannot say which text is the assistant's is no row's fault:
+InputError.
 """
 
 from __future__ import annotations
@@ -264,7 +265,8 @@ def _encoded(
         part = ids[number * len(prompts) : (number + 1) * len(prompts)]
         ends = np.concatenate([[0], np.cumsum(np.fromiter(map(len, part), np.int64, len(part)))])
         columns.append(_lists(np.concatenate(part or [np.zeros(0, np.uint32)]), ends).alias(name))
-    return columns, spelled.reshape(1 + len(replies), len(prompts)).all(axis=0)
+    whole: np.ndarray = spelled.reshape(1 + len(replies), len(prompts)).all(axis=0)
+    return columns, whole
 
 
 def _lists(values: np.ndarray, ends: np.ndarray) -> pl.Series:

@@ -66,6 +66,7 @@ def online() -> Iterator[dict[str, Any]]:
             trainer.add_callback(clock)
             trainer.train()
             seconds[name] += clock.seconds[2:STEPS]
+            print("DBG", name, clock.seconds, file=sys.stderr, flush=True)
         ours_rate, rate = (1 / statistics.median(seconds[name]) for name in ("ours", "TRL"))
         ratio = round(ours_rate / rate, 3)
         yield {

@@ -15,7 +15,9 @@ Not covered: weights that change while the engine lives, adapters, and several e
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,9 @@ class VllmEngine:
             settings["gpu_memory_utilization"] = 0.9 if memory is None else memory
         else:
             settings["kv_cache_memory_bytes"] = int((1.0 if memory is None else memory) * 2**30)
+        before = multiprocessing.active_children()
         self.llm = vllm.LLM(str(path), dtype=dtype, max_model_len=window, seed=seed, **settings)
+        self._processes = [child for child in multiprocessing.active_children() if child not in before]
         config = self.llm.llm_engine.model_config
         self.window: int = config.max_model_len
         self.name = f"{config.hf_config.model_type}-{_parameters(path) / 1e6:.0f}M"
@@ -128,19 +132,23 @@ class VllmEngine:
             grammar = {"json": dict(schema)}
         prompts = self.prompts.encode([self.prompts.text(conversation) for conversation in conversations])
         fit = [i for i, tokens in enumerate(prompts) if len(tokens) + max_tokens <= self.window]
-        # One request each: vLLM notes in the parameters what it has made of a grammar.
-        settings = [
-            SamplingParams(
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=number(f"{seed}:{prompts[i]}"),
-                logprobs=0,  # of the token that was taken, and no others
-                structured_outputs=StructuredOutputsParams(**grammar) if grammar else None,
-            )
-            for i in fit
-        ]
+        try:
+            # Parameters of its own for each request: vLLM notes in them what it has made of a grammar.
+            settings = [
+                SamplingParams(
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=number(f"{seed}:{prompts[i]}"),
+                    logprobs=0,  # of the token that was taken, and no others
+                    structured_outputs=StructuredOutputsParams(**grammar) if grammar else None,
+                )
+                for i in fit
+            ]
+            told = self._run([prompts[i] for i in fit], settings)
+        except ValueError as error:
+            raise InputError(f"vLLM refuses these settings: {error}") from error
         replies: list[Reply | None] = [None] * len(prompts)
-        for i, out in zip(fit, self._run([prompts[i] for i in fit], settings), strict=True):
+        for i, out in zip(fit, told, strict=True):
             said = out.outputs[0]
             reply = Reply(said.text, len(said.token_ids), said.finish_reason, said.cumulative_logprob)
             replies[i] = held(reply, choices, schema)
@@ -175,14 +183,26 @@ class VllmEngine:
             self.llm = None
 
     def _run(self, prompts: list[list[int]], settings: list[Any]) -> list[Any]:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         if not prompts:
             return []
+        done = threading.Event()
+        threading.Thread(target=self._watch, args=(done,), daemon=True).start()
         try:
             return self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=False)
-        except EngineDeadError as error:
-            raise OSError(f"vLLM's process has ended ({error}); was there too little memory? Lower `memory`") from error
+        except Exception as error:
+            if all(process.is_alive() for process in self._processes):
+                raise
+            raise OSError("vLLM's process has ended; if memory was short, give it less `memory` or `window`") from error
+        finally:
+            done.set()
+
+    def _watch(self, done: threading.Event) -> None:
+        """vLLM waits for ever for a process that was killed, as for want of memory; this ends the wait."""
+        outputs = getattr(self.llm.llm_engine.engine_core, "outputs_queue", None)
+        while outputs is not None and not done.wait(0.5):
+            if not all(process.is_alive() for process in self._processes):
+                outputs.put_nowait(ChildProcessError("vLLM's process has ended"))
+                return
 
 
 def _parameters(folder: Path) -> int:
