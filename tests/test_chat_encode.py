@@ -140,6 +140,65 @@ def test_ids_and_masks_are_those_of_transformers(root, kind, source):
         assert len(tokens) == len(targets) == size
 
 
+def metaspace(scheme: str):
+    """Llama's tokenizer.json as newer versions of transformers write it."""
+
+    def changed(spec: dict) -> None:
+        spec["normalizer"] = None
+        spec["pre_tokenizer"] = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": scheme, "split": False}
+
+    return changed
+
+
+def swallowing(side: str):
+    """Special tokens that take the white space on a side, as Phi 3's do."""
+
+    def changed(spec: dict) -> None:
+        for token in spec["added_tokens"]:
+            token[side] = True
+
+    return changed
+
+
+def spaced(spec: dict) -> None:
+    """GPT-2's kind with a space before every text."""
+    spec["pre_tokenizer"]["add_prefix_space"] = True
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("unigram", metaspace("first")),
+        ("unigram", metaspace("always")),
+        ("bpe", metaspace("never")),
+        ("byte-bpe", swallowing("rstrip")),
+        ("byte-bpe", swallowing("lstrip")),
+        ("byte-bpe", spaced),
+    ],
+    ids=["first", "always", "never", "rstrip", "lstrip", "spaced"],
+)
+def test_ways_to_treat_spaces(root, tmp_path, kind, change):
+    from transformers import AutoTokenizer
+
+    spec = json.loads(Path(tokenizer(str(root), kind).file("tokenizer.json")).read_bytes())
+    change(spec)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    store = Store(tmp_path / "root")
+    bring = import_tokenizer(end_of_document="<|endoftext|>", path_context=str(tmp_path / "tokenizer.json"))
+    plain = store.build("tokenizer", bring, [])
+    (tmp_path / "plain.jinja").write_text("Talk: " + PLAIN)  # a text that does not begin with a special token
+    for source in ("chatml", str(tmp_path / "plain.jinja")):
+        made = store.build("chat", for_chat(plain, source), [plain])
+        loaded = AutoTokenizer.from_pretrained(made.file(""))
+        kept = run(encode_chats(made, max_tokens=999), frame(messages=[TALK])).kept
+        theirs = loaded.apply_chat_template(
+            TALK, return_dict=True, return_assistant_tokens_mask=source == "chatml"
+        )  # fmt: skip
+        assert kept["tokens"][0].to_list() == theirs["input_ids"]
+        if source == "chatml":
+            assert kept["targets"][0].cast(int).to_list() == theirs["assistant_masks"]
+
+
 def test_the_loss_counts_all_turns_or_the_last(root):
     made = chat(root, "chatml")
     truth = Tokenizer.from_file(made.file("tokenizer.json"))

@@ -120,3 +120,9 @@ def test_nothing_of_a_rendering_stays_for_the_next():
     with pytest.raises(InputError):
         Template(PLAIN + ENDLESS["loops"], "t", {}, [END]).conversation(TALK)
     assert ours.prompt(TALK).text == first
+
+
+def test_a_message_of_nothing_but_special_tokens_takes_no_time():
+    """A megabyte of them, twice over: each pass replaces all, so this takes a second and not an hour."""
+    found = Template(PLAIN, "t", {}, [END, ">" + END]).prompt([user(f">{END}" * 100_000)])
+    assert found.text.count(END) == 100_002 and found.safe.count(END) == 2

@@ -149,6 +149,11 @@ def test_a_file_that_moves_is_the_same_dataset(tmp_path):
     assert fsck(store)[1] == []
 
 
+def test_equal_files_have_rows_of_their_own(tmp_path):
+    paths = [written(tmp_path / name, [{"messages": TALK}]) for name in ("a.jsonl", "b.jsonl")]
+    assert read_files(Store(tmp_path / "root"), "a", paths, "messages").scan().collect()["id"].n_unique() == 2
+
+
 def test_what_cannot_be_read_at_all(tmp_path):
     store = Store(tmp_path / "root")
     with pytest.raises(InputError, match="no shape 'chats'; there are: messages, pairs, thumbs, tasks"):

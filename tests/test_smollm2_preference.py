@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from functools import cache
 from pathlib import Path
@@ -49,14 +48,15 @@ def world(tmp_path_factory):
 
 
 def checkpoint(root: Path) -> Dataset:
-    """The model as a published one that speaks its template; what it was converted from does not say what ends a turn."""
+    """The model as a published one that speaks its template; its source does not say what ends a turn."""
     source = folder()
     with building(root, "smollm2") as place:
         files = place / "files"
         for path in source.iterdir():
-            (files / path.name).write_bytes(path.read_bytes()) if path.suffix == ".json" else os.symlink(
-                path, files / path.name
-            )
+            if path.suffix == ".json":
+                (files / path.name).write_bytes(path.read_bytes())
+            else:
+                (files / path.name).symlink_to(path)
         config = files / "tokenizer_config.json"
         ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
         said = {name: value for name, value in json.loads(config.read_text()).items() if not name.endswith("_token_id")}
@@ -100,8 +100,14 @@ def told(world, run, kind, rate: float, data: str = "pairs", **more) -> dict:
     train, held = world[data]
     model = run(
         kind(
-            data=[named(train)], start=named(world["start"]), validation=[named(held)], root=str(world["root"]),
-            steps=STEPS, rows=ROWS, optimiser={"learning_rate": rate, "weight_decay": 0.0}, **more,
+            data=[named(train)],
+            start=named(world["start"]),
+            validation=[named(held)],
+            root=str(world["root"]),
+            steps=STEPS,
+            rows=ROWS,
+            optimiser={"learning_rate": rate, "weight_decay": 0.0},
+            **more,
         )  # fmt: skip
     )
     (found,) = model.manifest["stats"]["validation"].values()

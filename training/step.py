@@ -57,10 +57,7 @@ def main(
         signal.signal(signal.SIGTERM, _terminate)  # while data is opened and models load; a loop takes its own
     try:
         spec = read_spec(options.spec, kind)
-        if options.dry_run:
-            told = dict(dry(spec))
-        else:
-            told = summary(run(spec))
+        told = dict(dry(spec)) if options.dry_run else summary(run(spec))
     except InputError as error:
         return _fail(f"error: {error}", 2)
     except Stopped as stopped:

@@ -56,7 +56,7 @@ def _identity(chat: Dataset, max_tokens: int) -> dict[str, Any]:
     return {name: stats[name] for name in names} | {"max_tokens": max_tokens, "folder_context": chat.file("")}
 
 
-@op("chat.encode", version=1)
+@op("chat.encode", version=2)
 def chat_encode(
     frame: pl.DataFrame,
     *,
@@ -112,7 +112,7 @@ def chat_encode(
     return _fitting(frame, rows, whole, drops, max_tokens)
 
 
-@op("pairs.encode", version=1)
+@op("pairs.encode", version=2)
 def pairs_encode(
     frame: pl.DataFrame,
     *,
@@ -156,7 +156,7 @@ def pairs_encode(
     return _fitting(frame, rows, whole, drops, max_tokens)
 
 
-@op("thumbs.encode", version=1)
+@op("thumbs.encode", version=2)
 def thumbs_encode(
     frame: pl.DataFrame,
     *,
@@ -265,8 +265,7 @@ def _encoded(
         part = ids[number * len(prompts) : (number + 1) * len(prompts)]
         ends = np.concatenate([[0], np.cumsum(np.fromiter(map(len, part), np.int64, len(part)))])
         columns.append(_lists(np.concatenate(part or [np.zeros(0, np.uint32)]), ends).alias(name))
-    whole: np.ndarray = spelled.reshape(1 + len(replies), len(prompts)).all(axis=0)
-    return columns, whole
+    return columns, np.logical_and.reduce(spelled.reshape(1 + len(replies), len(prompts)))
 
 
 def _lists(values: np.ndarray, ends: np.ndarray) -> pl.Series:

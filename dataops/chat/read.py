@@ -2,8 +2,8 @@
 
 The law: each row of a file becomes a row or one ledger row that names its file and line, "bad_json", "wrong_type",
 "missing_column", "weighted" (a message with a weight, see `shapes`), "too_large", "corrupt_member" or
-"corrupt_row_group" (the rest of a damaged file). A row's id is of its file's content and its number there, so that it
-stays when the file moves. Made rows say `source_file` and `source_line` (from 1; of Parquet the row's number).
+"corrupt_row_group" (the rest of a damaged file). A row's id is of its file's name and content and its number there, so
+that it stays when the folder moves. Made rows say `source_file` and `source_line` (from 1; of Parquet its number).
 
     chats = read_files(store, "sft-messages", ["chats.jsonl"], "messages")
     encoded = store.build("sft-encoded", encode_chats(chat, max_tokens=4096), [chats])
@@ -80,7 +80,7 @@ def _others(files: Sequence[SourceFile]) -> dict[str, tuple[pl.DataType, bool]]:
     return {name: joint(found) for name, found in sorted(kinds.items())}
 
 
-@op("chat.read", version=1, kind="source", plan=_plan)
+@op("chat.read", version=2, kind="source", plan=_plan)
 def read_rows(
     task: tuple[SourceFile, str, Mapping[str, tuple[pl.DataType, bool]]],
     *,
@@ -96,7 +96,7 @@ def read_rows(
     drops: list[tuple[Any, ...]] = []
     yield Split(pl.DataFrame(schema=schema), ledger())  # so that a file without a single row has its columns
     for number, offset, row in _rows(file):
-        id = row_id("chat.read", digest, str(number))
+        id = row_id("chat.read", file.name, digest, str(number))
         try:
             if isinstance(row, Fault):
                 raise row

@@ -215,8 +215,8 @@ class Template:
         return next((n for n in range(len(head), 0, -1) if head[:n] in self._tails), 0)
 
     def _guard(self, text: str, stand_in: str) -> str:
-        while (found := self._spelled.search(text)) is not None:
-            text = text[: found.start()] + stand_in + text[found.start() + 1 :]
+        while self._spelled.search(text) is not None:  # again, since tokens may overlap
+            text = self._spelled.sub(lambda found: stand_in + found.group()[1:], text)
         left, right = len(text) - len(text.lstrip()), len(text.rstrip())
         while (size := self._cut(text[left:right][-self._longest :].lower())) > 0:
             text = text[: right - size] + stand_in + text[right - size + 1 :]

@@ -33,7 +33,7 @@ Chunk = tuple[Text, int, int]  # a text, and the span of it to encode by itself
 class Chat:
     """A chat tokenizer, opened. `plain` encodes a text; `going_on` what goes on within one, None where that is the
     same; `spaced` says whether a text behind a special token counts as a new one. `marks` finds special tokens with the
-    white space that they swallow, `ids` are theirs."""
+    white space that they swallow, `ids` are theirs; `greedy` are those that swallow what follows."""
 
     template: Template
     plain: Encoder
@@ -41,6 +41,7 @@ class Chat:
     spaced: bool
     marks: re.Pattern[str]
     ids: dict[str, int]
+    greedy: tuple[str, ...]
 
     def encode(self, chunks: Sequence[Chunk]) -> tuple[list[np.ndarray], np.ndarray]:
         """The ids of each chunk, uint32, and whether it is spelled, bool[n]: not where a character has no entry and
@@ -77,6 +78,8 @@ class Chat:
         """(whether it goes on, text) of pieces of text, (None, name) of special tokens."""
         behind = self.spaced and text.safe.endswith(tuple(self.ids), 0, start)
         goes_on = self.going_on is not None and start > 0 and not behind
+        if self.greedy and text.safe.endswith(self.greedy, 0, start):  # a bound does not keep white space from it
+            start = stop - len(text.safe[start:stop].lstrip())
         at = start
         for found in self.marks.finditer(text.safe, start, stop):
             if found.start() > at:
@@ -114,7 +117,8 @@ def opened(folder: str, key: str) -> Chat:
     continued, spaced = _without_space(spec)
     going_on = None if continued is None else _slow(continued)
     plain = encoder(str(where / "tokenizer.json"), key)
-    return Chat(template, plain, going_on, spaced, _marks(special), ids)
+    greedy = tuple(name for name, token in special.items() if token["rstrip"])
+    return Chat(template, plain, going_on, spaced, _marks(special), ids, greedy)
 
 
 def _marks(special: dict[str, Any]) -> re.Pattern[str]:

@@ -1,7 +1,8 @@
 """GRPO by ours against TRL's trainer as it is, with the same settings, model, tasks and scorer, in steps per second.
 
 What ours does on top: scores with reasons and intervals, masks of unjudged samples, log-probabilities, a file of
-rollouts per batch, the state after the last step. Each side trains in turns; a step's time is the median.
+rollouts per batch. Each side trains in turns, on one thread; a step's time is the median, in processor seconds, so that
+a busy machine hits neither side.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PrinterCallback, TrainerCallback
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -32,22 +34,23 @@ SHAPE = Shape(depth=4, width=256, heads=4)  # fresh weights, which hardly ever e
 
 
 class Clock(TrainerCallback):
-    """Seconds of every step."""
+    """Processor seconds of every step."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.started = time.perf_counter()
+        self.started = time.process_time()
 
     def on_log(self, *_: Any, **__: Any) -> None:
-        self.seconds.append(time.perf_counter() - self.started)
+        self.seconds.append(time.process_time() - self.started)
 
 
 def online() -> Iterator[dict[str, Any]]:
-    """Steps per second, 32 samples of 32 tokens a step, on every core there is."""
+    """Steps per processor second, 32 samples of 32 tokens a step."""
     from trl import GRPOTrainer
 
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         chat = chat_tokenizer(root, count=16)
@@ -66,12 +69,12 @@ def online() -> Iterator[dict[str, Any]]:
             trainer.add_callback(clock)
             trainer.train()
             seconds[name] += clock.seconds[2:STEPS]
-            print("DBG", name, clock.seconds, file=sys.stderr, flush=True)
         ours_rate, rate = (1 / statistics.median(seconds[name]) for name in ("ours", "TRL"))
         ratio = round(ours_rate / rate, 3)
         yield {
-            "peer": "TRL 1.16.0", "measure": "GRPO steps/s, 32 samples of 32 tokens", "ours": round(ours_rate, 3),
-            "peer_value": round(rate, 3), "ratio": ratio, "bar": 0.95, "met": ratio >= 0.95,
+            "peer": "TRL 1.16.0", "measure": "GRPO steps per processor second, 32 samples of 32 tokens",
+            "ours": round(ours_rate, 3), "peer_value": round(rate, 3), "ratio": ratio, "bar": 0.95,
+            "met": ratio >= 0.95,
         }  # fmt: skip
 
 

@@ -145,7 +145,10 @@ class VllmEngine:
                 for i in fit
             ]
             told = self._run([prompts[i] for i in fit], settings)
-        except ValueError as error:
+        except Exception as error:
+            names = {kind.__name__ for kind in type(error).__mro__}
+            if not names & {"ValueError", "VLLMClientError"}:  # what older and newer versions raise for a request
+                raise
             raise InputError(f"vLLM refuses these settings: {error}") from error
         replies: list[Reply | None] = [None] * len(prompts)
         for i, out in zip(fit, told, strict=True):

@@ -51,7 +51,9 @@ def hold(model: Any, rows: Rows, replies: Sequence[str], pad_id: int) -> Held:
     """The first ROWS rows, scored by a model that is not trained yet."""
     first = Rows(rows.dataset, rows.table.slice(0, ROWS), rows.too_long)
     prompts = lists(first.table["prompt_ids"])
-    examples = {name: list(zip(prompts, lists(first.table[name]), strict=True)) for name in replies}
+    examples: dict[str, list[Example]] = {
+        name: list(zip(prompts, lists(first.table[name]), strict=True)) for name in replies
+    }
     sums = {name: score(model, found, pad_id) for name, found in examples.items()}
     return Held(first, examples, sums, distributions(model, examples[replies[0]], pad_id, POSITIONS))
 
