@@ -1,9 +1,10 @@
-# setup: install only. demo: the main job on a crawl made on the spot. test: everything. bench: ratios against peers.
+# setup: install only. demo: the main job on a crawl made on the spot. test: everything but vLLM. bench: ratios against peers.
+# test-vllm: the engines against vLLM's build for CPUs, in this process and as a server.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test bench clean
+.PHONY: setup demo test test-vllm bench clean
 
 setup: $(VENV)/.installed
 
@@ -24,6 +25,14 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p gristmill
 	$(BIN)/pytest
+
+# vLLM keeps an environment of its own over this one: it sees these packages and cannot change them.
+$(VENV)/vllm/.installed: tests/vllm.txt tests/vllm_setup.sh constraints.txt | $(VENV)/.installed
+	tests/vllm_setup.sh $(VENV)
+	touch $@
+
+test-vllm: setup $(VENV)/vllm/.installed
+	$(VENV)/vllm/bin/python -m pytest tests/test_vllm.py
 
 # Peers keep their own environment: datatrove pins versions that exclude ours.
 $(VENV)/peers/.installed: setup

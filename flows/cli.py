@@ -51,6 +51,8 @@ COMMANDS = {
     "export": "export",
     "verify": "verify",
     "plan": "plan",
+    "adopt": "adopt",
+    "encode-chats": "encode_chats",
     "train": "train",
     "gate": "gate",
     "promote": "promote",

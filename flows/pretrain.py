@@ -50,6 +50,7 @@ def pretrain_data(
     blocklists: Sequence[str] = (),
     benchmarks: Sequence[str] = (),
     after: str | None = None,
+    holdout: tuple[Literal["host", "page"], float] | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """From crawl files to packed token shards and a quality report; what stands already is not built again.
@@ -60,7 +61,9 @@ def pretrain_data(
     least score that a page must have. `redact` are types of personal data to replace, none of them for all.
     `blocklists` are files of hosts, domains, URLs and substrings; `benchmarks` are files whose items no page may hold.
     `after` names a version of `unique`: its pages and those of the batches before it stay, and only new pages are
-    removed as their duplicates. Returns datasets, counts by op and seconds by stage. Raises InputError for bad input.
+    removed as their duplicates. `holdout` names what stays together and the share of the pages that is kept out of
+    training, packed as `heldout-packed`. Returns datasets, counts by op and seconds by stage. Raises InputError for bad
+    input.
     """
     started = time.perf_counter()
     with LocalPool(workers) as pool:
@@ -81,7 +84,7 @@ def pretrain_data(
         built = recipe(
             store, crawl, tokenizer=tokenizer, vocab_size=vocab_size, seq_len=seq_len, languages=languages,
             extractor=extractor, rules=rules, classifier=classifier, redact=redact, blocklists=blocklists,
-            benchmarks=benchmarks, after=after, step=step,
+            benchmarks=benchmarks, after=after, holdout=holdout, step=step,
         )  # fmt: skip
         packed = built["packed"]
         folder = store.root / "reports" / f"packed-{packed.key[:12]}"
@@ -101,7 +104,8 @@ def _summary(root: Path, built: dict[str, Dataset], seconds: dict[str, float], p
         tokens = manifest["stats"].get("tokens")
         datasets[name] = {"key": dataset.key, "digest": dataset.digest, "rows": dataset.rows, "tokens": tokens}
         for op, tally in manifest["counts"].items():
-            counts[op] = {name: tally[name] for name in ("in", "kept", "dropped", "reasons")}
+            if op not in counts:  # a side that is held out comes after the one to train on
+                counts[op] = {name: tally[name] for name in ("in", "kept", "dropped", "reasons")}
     datasets["encoded"]["tokens"] = datasets["packed"]["tokens"]  # packing loses none
     return {"root": str(root), "datasets": datasets, "counts": counts, "seconds": seconds, "report": str(page)}
 

@@ -24,6 +24,8 @@ from gristmill.dataops.extract import extract
 from gristmill.dataops.fileio import file_sha256
 from gristmill.dataops.language import language as detect_language
 from gristmill.dataops.learned.score import at_least, score
+from gristmill.dataops.mix.holdout import By
+from gristmill.dataops.mix.holdout import holdout as hold_out
 from gristmill.dataops.op import Op
 from gristmill.dataops.pack import best_fit
 from gristmill.dataops.pii.find import TYPES
@@ -87,6 +89,7 @@ def recipe(
     blocklists: Sequence[str] = (),
     benchmarks: Sequence[str] = (),
     after: str | None = None,
+    holdout: tuple[By, float] | None = None,
     seek_bytes: int = SEEK_BYTES,
     step: Step = _directly,
 ) -> dict[str, Dataset]:
@@ -135,6 +138,18 @@ def recipe(
     text = unique
     if benchmarks:
         text = make("decontaminated", lambda: decontaminate(store, unique, benchmarks)["decontaminated"])
+    held = None
+    if holdout is not None:
+        by, fraction = holdout
+        whole = text
+        text = make("train", lambda: hold_out(store, whole, fraction=fraction, by=by)[0])
+        held = make("heldout", lambda: hold_out(store, whole, fraction=fraction, by=by)[1])
+        for side in (text, held):
+            if not side.rows:
+                raise InputError(
+                    f"holding out {fraction} of the pages by {by} leaves nothing in {side.name}: give another fraction"
+                    + (", or hold out by page (the crawl may be of few hosts)" if by == "host" else "")
+                )
     if end_of_document is not None:
         path, token = end_of_document
         bring = import_tokenizer(end_of_document=token, path_context=str(path))
@@ -145,6 +160,9 @@ def recipe(
     stats = words.manifest["stats"]
     fit = best_fit(seq_len=seq_len, eod=stats["eod"], vocab_size=stats["vocab_size"], tokenizer=words.digest)
     make("packed", lambda: store.build("packed", fit, [encoded]))
+    if held is not None:
+        make("heldout-encoded", lambda: store.build("heldout-encoded", encode(words), [held, words]))
+        make("heldout-packed", lambda: store.build("heldout-packed", fit, [built["heldout-encoded"]]))
     return built
 
 

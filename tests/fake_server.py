@@ -18,7 +18,8 @@ WINDOW = 4096
 
 class FakeServer(ThreadingHTTPServer):
     """`faults` are what the next chat completions suffer, one each (None: nothing), `always` what all of them do.
-    `vllm` gives it the extras of vLLM. `asked` are the bodies of all requests by path, `most` how many came at once."""
+    `vllm` gives it the extras of vLLM. `asked` are the bodies of all requests by path and `times` when each came
+    (seconds), `most` how many came at once."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -31,6 +32,7 @@ class FakeServer(ThreadingHTTPServer):
         self.always: str | None = None
         self.refuses_logprobs = False
         self.asked: list[tuple[str, dict]] = []
+        self.times: list[float] = []
         self.at_once = self.most = 0
         self.lock, self.model_lock = threading.Lock(), threading.Lock()
 
@@ -86,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             server.asked.append((self.path, body))
+            server.times.append(time.monotonic())
             server.at_once += 1
             server.most = max(server.most, server.at_once)
         try:
@@ -165,7 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
         if name.isdigit():
             return self._say(int(name), {"error": {"message": "not now"}}, {"Retry-After": detail} if detail else {})
         if name == "closed":
-            return self.connection.close()
+            self.close_connection = True
+            return None
         if name == "thought":
             choice = {"message": {"role": "assistant", "content": None}, "finish_reason": "length"}
             return self._say(200, {"choices": [choice]})

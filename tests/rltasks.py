@@ -109,3 +109,8 @@ def constant(value: float | None = 0.5) -> Any:
 def one_short() -> Any:
     """A scorer that forgets the last response."""
     return lambda rows, responses: [Score(1.0, "")] * (len(rows) - 1)
+
+
+def broken() -> Any:
+    """A factory that fails."""
+    raise KeyError("no key")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from packed import chain, pack
+from tinychat import base, chat_tokenizer, chats
+
+from gristmill.flows.train import named
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("dataops", "verifiers", "training", "flows")
@@ -45,14 +50,68 @@ def test_imports_point_one_way(path):
         assert "prefect" not in outside
 
 
-def test_reading_a_dataset_needs_no_polars_and_training_no_prefect():
-    code = """
-import sys
-for name in ("polars", "prefect", "sqlalchemy", "fsspec", "datasets"):
+#: What a machine that trains lacks; and what, beside it, steps lack that do not train by TRL.
+ABSENT = ("polars", "prefect", "sqlalchemy")
+SLIM = (*ABSENT, "datasets", "trl", "peft", "accelerate", "fsspec")
+STEPS = {
+    **dict.fromkeys(("pretrain", "ppo", "merge", "evaluate", "generate", "logprobs"), SLIM),
+    **dict.fromkeys(("sft", "reward", "preference", "rl"), ABSENT),
+}
+WITHOUT = """
+import runpy, sys
+module, absent, *arguments = sys.argv[1:]
+for name in absent.split(","):
     sys.modules[name] = None  # importing it fails
-import gristmill.dataops.dataset, gristmill.training.pretrain
+sys.argv = [module, *arguments]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def without(absent: tuple[str, ...], step: str, *arguments: str) -> str:
+    """What a step says on stdout where these cannot be imported."""
+    command = [sys.executable, "-c", WITHOUT, f"gristmill.training.{step}", ",".join(absent), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_reading_a_dataset_needs_pyarrow_alone():
+    code = "import sys; import gristmill.dataops.dataset; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not set(loaded) & {*SLIM, "torch", "transformers"}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_steps_start_where_nothing_is_that_they_do_not_need(step):
+    assert "--dry-run" in without(STEPS[step], step, "--help")
+
+
+def test_every_step_is_held_to_that():
+    from gristmill.flows.train import STEPS as known
+
+    assert set(known) == set(STEPS)
+
+
+def test_pretraining_runs_on_such_a_machine(tmp_path):
+    data = pack(tmp_path, chain(8, 32, 16), seq_len=32, vocab_size=16)
+    spec = {
+        "data": [named(data)],
+        "validation": [named(data)],
+        "steps": 2,
+        "root": str(tmp_path),
+        "model": {"depth": 1},
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    assert json.loads(without(SLIM, "pretrain", "--spec", str(tmp_path / "spec.json")))["steps"] == 2
+
+
+def test_sft_runs_on_such_a_machine(tmp_path):
+    chat = chat_tokenizer(tmp_path, count=16)
+    start, data = base(tmp_path, chat), chats(tmp_path, chat, [("w0 w1", "w0")] * 8)
+    spec = {"data": [named(data)], "start": named(start), "tokenizer": named(chat), "validation": [named(data)]}
+    spec |= {"steps": 2, "rows": 2, "root": str(tmp_path), "name": "tuned"}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    assert json.loads(without(ABSENT, "sft", "--spec", str(tmp_path / "spec.json")))["steps"] == 2
 
 
 def test_every_folder_is_packaged():

@@ -50,15 +50,22 @@ def test_conversations(tmp_path):
         {"messages": [user("a"), {"role": "assistant", "content": None, "tool_calls": call}], "tools": [{"name": "f"}]},
         {"messages": [user("a"), {"role": "assistant", "content": [{"type": "text", "text": "b"}] * 2}], "tools": "[]"},
         {"messages": [user("a"), {"role": "assistant", "content": "b", "reasoning_content": "hm", "weight": 1}]},
+        {
+            "messages": [
+                user("a"),
+                {"role": "assistant", "content": [{"type": "text", "value": "b"}], "loss_weight": 1.0},
+            ]
+        },
     ]
     made, drops = read(tmp_path, "messages", rows)
     assert made.schema["messages"] == MESSAGES and drops.height == 0
     assert plain(made["messages"][0]) == TALK
     assert json.loads(made["messages"][1][1]["tool_calls"]) == call and "é" in made["messages"][1][1]["tool_calls"]
-    assert made["tools"].to_list() == [None, '[{"name": "f"}]', None, None]
+    assert made["tools"].to_list() == [None, '[{"name": "f"}]', None, None, None]
     assert plain(made["messages"][2])[1]["content"] == "bb"
     assert made["messages"][3][1]["reasoning_content"] == "hm"
-    assert made["source_line"].to_list() == [1, 2, 3, 4] and set(made["source_file"]) == {"rows.jsonl"}
+    assert plain(made["messages"][4]) == TALK  # as LLaMA-Factory writes it
+    assert made["source_line"].to_list() == [1, 2, 3, 4, 5] and set(made["source_file"]) == {"rows.jsonl"}
 
 
 def test_pairs_thumbs_and_tasks(tmp_path):
@@ -161,6 +168,9 @@ def test_what_cannot_be_read_at_all(tmp_path):
     (tmp_path / "x.csv").write_text("prompt,chosen\na,b\n")
     with pytest.raises(InputError, match="x.csv is csv: chat data is read from JSON lines and Parquet"):
         read_files(store, "a", [str(tmp_path / "x.csv")], "pairs")
+    (tmp_path / "array.json").write_text(json.dumps([{"messages": TALK}]))
+    with pytest.raises(InputError, match="array.json is one JSON array, and chat data is read line by line"):
+        read_files(store, "a", [str(tmp_path / "array.json")], "messages")
     (tmp_path / "y.parquet").write_bytes(b"PAR1nothing")
     with pytest.raises(InputError, match="y.parquet cannot be read as Parquet"):
         read_files(store, "a", [str(tmp_path / "y.parquet")], "pairs")

@@ -17,7 +17,7 @@ from gristmill.training.engines import wire
 from gristmill.training.engines.inprocess import VllmEngine
 from gristmill.training.engines.local import TransformersEngine
 from gristmill.training.engines.server import ServerEngine
-from gristmill.training.engines.settings import EngineSettings, open_engine
+from gristmill.training.engines.settings import EngineSettings, needs, open_engine
 from gristmill.verifiers.judge.engine import Engine
 from gristmill.verifiers.judge.verify import pairwise, pointwise
 
@@ -101,6 +101,7 @@ def test_choices_and_schemas_hold(tiny, vllm):
         engine._choice = lambda choices: {}
         assert engine.generate(QUESTIONS, max_tokens=4, choices=choices) == [None] * len(QUESTIONS)
         assert engine.generate(QUESTIONS, max_tokens=4, schema={"type": "string"}) == [None] * len(QUESTIONS)
+        assert engine.replies(QUESTIONS, max_tokens=4, schema={"type": "string"})[0].finish == "length"
 
 
 def test_what_does_not_fit_or_has_no_text_gets_no_reply(tiny):
@@ -157,6 +158,18 @@ def test_a_fault_that_stays_is_an_outage_and_never_a_reply(tiny, fault, monkeypa
         assert engine.generate(QUESTIONS, max_tokens=4) == tiny.generate(QUESTIONS, max_tokens=4)
 
 
+def test_waits_double(tiny, monkeypatch):
+    """Each is drawn between half and all of it; that none is longer is left to machines that are not busy."""
+    monkeypatch.setattr(wire, "FIRST_WAIT", 0.05)
+    with serving(tiny) as server:
+        engine = ServerEngine(server.url, tries=6)
+        server.always = "503"
+        with pytest.raises(OSError, match="no answer in 6 tries.*status 503: not now"):
+            engine.generate(QUESTIONS[:1], max_tokens=1)
+        gaps = [after - before for before, after in zip(server.times, server.times[1:], strict=False)]
+    assert len(gaps) == 5 and all(gap >= 0.025 * 2**n for n, gap in enumerate(gaps))
+
+
 def test_the_server_says_how_long_to_wait(tiny):
     with serving(tiny) as server:
         engine = ServerEngine(server.url)
@@ -182,7 +195,7 @@ def test_one_failure_ends_the_others_at_once(tiny):
 def test_nobody_there_is_an_outage():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(OSError, match="no answer in 2 tries"):
+    with pytest.raises(OSError, match="no answer in 2 tries.*start the server.*or put its address right"):
         ServerEngine(f"http://127.0.0.1:{port}", tries=2)
 
 
@@ -278,6 +291,21 @@ def test_settings_choose_an_engine_and_refuse_what_it_has_no_use_for(tiny):
             EngineSettings(**settings)
     with pytest.raises(InputError, match="needs the folder of a model"):
         open_engine(EngineSettings("vllm"))
+    for kind in ("transformers", "vllm"):
+        with pytest.raises(InputError, match="no config.json; a model's folder is wanted"):
+            open_engine(EngineSettings(kind), "/nowhere")
+
+
+def test_the_memory_that_an_engine_takes_is_told_before_it_is_opened(tiny):
+    weights = tiny.model.num_parameters()
+    cache = 2 * 8192 * 2 * 16  # keys and values, tokens, layers, two heads of 8
+    for settings, width, cached in (
+        (EngineSettings(dtype="float32"), 4, 4 * cache),
+        (EngineSettings(dtype="bfloat16"), 2, 2 * cache),
+    ):
+        told = needs(settings, folder(tiny))
+        assert told == {"weights": width * weights, "cache": cached, "total": width * weights + cached}
+    assert needs(EngineSettings("server", url="http://h"), folder(tiny)) == {}
 
 
 def test_vllm_that_is_not_installed_says_how_to_get_it(tiny, monkeypatch):

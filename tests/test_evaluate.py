@@ -277,6 +277,11 @@ def _task(toys, **more):
         (lambda toys: {}, "nothing to evaluate"),
         (lambda toys: _wrong_text(toys, tokenizer="another"), "packed with tokenizer another"),
         (lambda toys: _wrong_text(toys, seq_len=512), "window is 256"),
+        (lambda toys: _wrong_text(toys | {"root": toys["root"] / "none", "rows": []}), "has no rows"),
+        (
+            lambda toys: _wrong_text(toys | {"root": toys["root"] / "single", "rows": [[[5]], [[6]]]}),
+            "no token that follows another",
+        ),
         (lambda toys: {"slices": [named(toys["tasks"], name="held")]}, "training reads packed 'tokens'"),
         (lambda toys: {"slices": [named(toys["text"], name="a/b")]}, "without a slash"),
         (lambda toys: {"slices": [named(toys["text"], name="held", limit=0)]}, "limit is 0"),
@@ -324,7 +329,7 @@ def test_a_damaged_model_is_not_evaluated(toys, tmp_path, capsys):
     weights.write_bytes(damaged)
     slices = [named(toys["text"], name="held")]
     said = evaluate(tmp_path, capsys, 1, model={"path": str(copy), "digest": toys["model"].digest}, slices=slices)
-    assert "model.safetensors is not what its manifest says" in said
+    assert "model.safetensors is damaged" in said
 
 
 def test_a_model_from_another_tokenizer_is_compared_by_its_responses_alone(toys, tmp_path, capsys):

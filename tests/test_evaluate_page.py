@@ -8,9 +8,12 @@ import uuid
 from pathlib import Path
 
 import pytest
+from gated import checkpoint
+from gated import evaluation as judged_by
 
 from gristmill.dataops.dataset import Dataset, InputError, publish_rows, row_id
 from gristmill.dataops.report.evaluation import interval_svg, numbers_of, render, write_evaluation
+from gristmill.flows import cli
 from gristmill.training.evaluation import record
 from gristmill.training.evaluation.intervals import Measure
 
@@ -118,3 +121,39 @@ def test_what_is_no_evaluation_has_no_such_page(tmp_path):
     manifest.write_text(json.dumps(dataset.manifest | {"stats": {}}))
     with pytest.raises(InputError, match="is no evaluation"):
         write_evaluation(Dataset.load(dataset.path), tmp_path / "page")
+
+
+def test_the_command_writes_an_evaluations_page(tmp_path, capsys):
+    dataset = evaluation(tmp_path, FIGURES)
+    assert cli.main(["report", f"evaluation:{dataset.key}", "--json", "--root", str(tmp_path)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["html"].startswith(f"{tmp_path}/reports/evaluation-")
+    assert "gristmill evaluation" in Path(told["html"]).read_text()
+    assert json.loads(Path(told["numbers"]).read_text())["dataset"]["digest"] == dataset.digest
+
+
+def test_models_are_listed_with_where_they_stand(tmp_path, capsys):
+    def models() -> dict[str, dict]:
+        assert cli.main(["ls", "models", "--json", "--root", str(tmp_path)]) == 0
+        return {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
+
+    assert models() == {}
+    good, bad = (checkpoint(tmp_path, name, op="pretrain") for name in ("good", "bad"))
+    checkpoint(tmp_path, "new", op="pretrain")
+    for model, loss in ((good, 1.0), (bad, 3.0)):
+        judged_by(tmp_path, model, {"text/loss": loss}, name=f"eval-{model.name}")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("gates:\n- gate: learned\n  measure: text/loss\n  at_most: 2\n")
+    for name, status in (("good", 0), ("bad", 1)):
+        assert cli.main(["gate", name, "--gates", str(rules), "--root", str(tmp_path)]) == status
+    assert cli.main(["promote", "good", "--root", str(tmp_path)]) == 0
+    capsys.readouterr()
+    found = models()
+    assert {name: row["state"] for name, row in found.items()} == {
+        "good": "passed", "bad": "blocked", "new": "not judged"
+    }  # fmt: skip
+    assert [name for name, row in found.items() if row["promoted"]] == ["good"]
+    assert cli.main(["ls", "models", "--root", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("bad")]
+    assert "blocked" in line and "learned: " in line and len(lines) == 4

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gristmill.dataops.dataset import InputError
 from gristmill.dataops.gates.conditions import STAGES, parse_gates, read_gates
 from gristmill.dataops.gates.document import MAX_BYTES, parse
-from gristmill.flows.commands.gate import DEFAULT
+from gristmill.flows.stages import GATES
 
 ROOT = Path(__file__).parents[1]
 GATE = "- gate: g\n  measure: a/x\n"
@@ -162,7 +162,7 @@ def test_quoted_values_come_back(values):
 
 
 def test_the_shipped_gates_cover_every_pair_of_stages():
-    gates = read_gates(DEFAULT)
+    gates = read_gates(GATES)
     for stage in ("sft", "preference", "rl", "ppo", "merge"):
         mine = [gate for gate in gates if not gate.stages or stage in gate.stages]
         assert any(gate.condition == "rises_at_most" and gate.against == "parent" for gate in mine), stage

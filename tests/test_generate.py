@@ -95,6 +95,34 @@ def test_small_batches_give_the_same(tiny):
     assert (small.name, small.version) == (tiny.name, tiny.version)
 
 
+def test_too_little_memory_makes_batches_smaller_and_ends_at_one_conversation(tmp_path, monkeypatch):
+    engine = TransformersEngine(save(tmp_path / "m"), device="cpu")
+    whole, scored = engine.replies(QUESTIONS, max_tokens=8, temperature=1.0), engine.logprobs(QUESTIONS, ("A", "B"))
+    rows, real, forward, room = [], engine.model.generate, engine.model.forward, 2
+
+    def short(call):
+        def limited(tokens=None, **given):
+            many = len(given["input_ids"] if tokens is None else tokens)
+            rows.append(many)
+            if many > room:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return call(**given) if tokens is None else call(tokens, **given)
+
+        return limited
+
+    monkeypatch.setattr(engine.model, "generate", short(real))
+    for mine, wanted in zip(engine.replies(QUESTIONS, max_tokens=8, temperature=1.0), whole, strict=True):
+        assert (mine.text, mine.tokens) == (wanted.text, wanted.tokens)
+    assert rows[0] == len(QUESTIONS) and max(rows[3:]) <= 2  # what was too much is not tried again
+    room = 0
+    with pytest.raises(OSError, match=r"too little memory for one conversation of \d+ tokens.*lower `max_tokens`"):
+        engine.replies(QUESTIONS, max_tokens=8)
+    room, engine.batch_tokens = 3, 8192
+    monkeypatch.setattr(engine.model, "generate", real)
+    monkeypatch.setattr(engine.model, "forward", short(forward))
+    assert engine.logprobs(QUESTIONS, ("A", "B")) == [pytest.approx(row, abs=1e-4) for row in scored]
+
+
 def test_drawn_choices_follow_their_probabilities(tiny):
     one = QUESTIONS[0]
     weights = torch.softmax(torch.tensor(tiny.logprobs([one], ("A", "B"))[0]), 0)

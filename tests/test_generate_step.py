@@ -67,7 +67,9 @@ def test_each_prompt_makes_its_samples_and_none_is_lost(model, tmp_path):
     assert all(row["response"] != again["response"] for row, again in zip(found[:14:2], found[1:14:2], strict=True))
     assert all(1 <= row["tokens"] <= 6 and row["logprob"] < 0 for row in found[:14])
     manifest = made.manifest
-    assert manifest["stats"] | {"tokens": 0} == {"responses": 16, TOO_LONG: 2, "finish": {"length": 14}, "tokens": 0}
+    assert manifest["stats"] | {"tokens": 0} == {
+        "responses": 16, TOO_LONG: 2, "unheld": 0, "finish": {"length": 14}, "tokens": 0,
+    }  # fmt: skip
     assert manifest["reproducible"] is False and [item["digest"] for item in manifest["inputs"]] == [
         data.digest,
         model.digest,
@@ -102,6 +104,20 @@ def test_what_was_generated_before_an_outage_is_kept_and_not_asked_again(tiny, t
         made = run(spec(tmp_path, data, engine=engine, chunk=50))
         assert len(server.bodies()) == 2 * (2 + 3)
         assert told(made) == whole
+
+
+def test_a_schema_is_asked_for_and_what_does_not_keep_to_it_is_null_and_counted(tiny, tmp_path):
+    data = prompts(tmp_path, QUESTIONS)
+    schema = {"type": "object", "properties": {"winner": {"enum": ["A", "B"]}}, "required": ["winner"]}
+    with serving(tiny) as server:
+        given = {"engine": {"kind": "server", "url": server.url}, "max_tokens": 30, "samples": 1}
+        made = run(spec(tmp_path, data, schema=schema, **given))
+        assert {json.loads(row["response"])["winner"] for row in rows(made)} <= {"A", "B"}
+        assert made.manifest["stats"]["unheld"] == 0 and made.manifest["ops"][0]["params"]["schema"] == schema
+        # A schema that this server passes over.
+        other = run(spec(tmp_path, data, schema={"type": "string"}, **given))
+    assert other.key != made.key and other.manifest["stats"]["unheld"] == 7
+    assert {(row["response"], row["finish"]) for row in rows(other)} <= {(None, "length"), (None, "stop")}
 
 
 def test_from_the_command_line_it_stops_goes_on_and_says_what_is_wrong(tiny, tmp_path):
@@ -140,7 +156,10 @@ def test_from_the_command_line_it_stops_goes_on_and_says_what_is_wrong(tiny, tmp
 
 def test_a_dry_run_says_how_much_there_is(model, tmp_path):
     data = prompts(tmp_path, QUESTIONS)
-    assert dry(spec(tmp_path, data, model=named(model))) == {
+    told = dry(spec(tmp_path, data, model=named(model)))
+    memory = told.pop("memory")
+    assert memory["total"] == memory["weights"] + memory["cache"] and memory["weights"] > 10_000
+    assert told == {
         "prompts": 7, "responses": 14, "most_tokens": 84, "chunks": 4, "engine": "transformers", "model": "tiny",
     }  # fmt: skip
 
@@ -154,11 +173,15 @@ def test_what_it_refuses(model, tmp_path):
         ({"model": named(model), "engine": {"folder": "m"}}, "both say which model"),
         ({"engine": {"kind": "server"}}, "needs its url"),
         ({"name": "a/b"}, "name is 'a/b'"),
+        ({"schema": {"type": "string"}}, "let `engine` be vllm or a server"),
     ):
         with pytest.raises(InputError, match=message):
             spec(tmp_path, data, **fields)
-    with pytest.raises(InputError, match="needs the folder of a model"):
-        run(spec(tmp_path, data))
+    for call in (run, dry):
+        with pytest.raises(InputError, match="needs the folder of a model"):
+            call(spec(tmp_path, data))
+        with pytest.raises(InputError, match="no config.json; a model's folder is wanted"):
+            call(spec(tmp_path, data, engine={"folder": str(tmp_path)}))
     with pytest.raises(InputError, match="is a dataset of checkpoint"):
         run(spec(tmp_path, model))
     with pytest.raises(InputError, match="it is a dataset of rows"):

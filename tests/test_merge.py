@@ -19,9 +19,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gristmill.dataops.dataset import Dataset, publish_files
 from gristmill.training.checkpoint import load_model, save_model
-from gristmill.training.merge import MergeSpec, main, run
+from gristmill.training.merge import MergeSpec, dry, run
 from gristmill.training.merging import methods, stream
 from gristmill.training.merging.weights import weights_by_tensor
+from gristmill.training.step import main as step
 
 CONFIG = {"model_type": "toy", "architectures": ["Toy"], "vocab_size": 8}
 
@@ -299,7 +300,10 @@ def tiny(root: Path, name: str, seed: int) -> Dataset:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         save_model(LlamaForCausalLM(config), building / "files")
-    return publish_files(root, name, building, ops=[{"name": name, "version": 1, "params": {}}], inputs=[], made={})
+    return publish_files(
+        root, name, building, ops=[{"name": name, "version": 1, "params": {}}], inputs=[], made={},
+        stats={"tokenizer": "t", "template": None, "parameters": 0},
+    )  # fmt: skip
 
 
 def test_a_merged_llama_runs_and_says_what_it_was_made_of(tmp_path, capsys):
@@ -312,13 +316,15 @@ def test_a_merged_llama_runs_and_says_what_it_was_made_of(tmp_path, capsys):
         ],
     }  # fmt: skip
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    assert main(["--spec", str(tmp_path / "spec.json")]) == 0
+    assert step(MergeSpec, run, dry, ["--spec", str(tmp_path / "spec.json")]) == 0
     printed = capsys.readouterr()
     out = Dataset.load(json.loads(printed.out)["path"])
     assert "MB/s" in printed.err
     assert out.kind == "checkpoint"
     assert {entry["digest"] for entry in out.manifest["inputs"]} == {base.digest, a.digest, b.digest}
     assert out.manifest["reproducible"]
+    stats = out.manifest["stats"]
+    assert (stats["tokenizer"], stats["template"]) == ("t", None) and stats["parameters"] > 0
     model = load_model(out)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     logits = model(torch.arange(10)[None]).logits
@@ -326,7 +332,7 @@ def test_a_merged_llama_runs_and_says_what_it_was_made_of(tmp_path, capsys):
     assert logits.isfinite().all()
     assert not torch.equal(model.lm_head.weight, load_model(base).lm_head.weight)
     # The same spec again: taken, not merged.
-    assert main(["--spec", str(tmp_path / "spec.json")]) == 0
+    assert step(MergeSpec, run, dry, ["--spec", str(tmp_path / "spec.json")]) == 0
     assert "stands already" in capsys.readouterr().err
     # The plain mean is that of the models' parameters.
     mean = load_model(merge(tmp_path, "linear", [a, b])).state_dict()
@@ -370,3 +376,13 @@ def test_sigterm_leaves_nothing(tmp_path):
     process.communicate()
     assert process.returncode == 143
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_a_dry_run_says_what_would_be_written(tmp_path):
+    tensors = {"a.weight": torch.ones(30, 10), "b.weight": torch.ones(10)}
+    one, other = publish(tmp_path, "one", tensors), publish(tmp_path, "other", tensors)
+    spec = MergeSpec("linear", [{"path": m.path, "digest": m.digest} for m in (one, other)], str(tmp_path / "out"))
+    told = dry(spec)
+    assert (told["tensors"], told["parameters"], told["bytes"]) == (2, 310, 4 * 310)
+    assert told["memory"]["total"] > 0 and not (tmp_path / "out").exists()
+    assert run(spec).manifest["stats"]["parameters"] == 310

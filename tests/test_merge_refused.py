@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from gristmill.dataops.dataset import DamagedError, Dataset, InputError, publish_files
-from gristmill.training.merge import MergeSpec, main, run
+from gristmill.training.merge import MergeSpec, dry, run
 from gristmill.training.merging.tensors import read_header, read_weights
 from gristmill.training.spec import read_spec
+from gristmill.training.step import main as step
 
 CONFIG = {"model_type": "toy", "architectures": ["Toy"], "vocab_size": 4, "rope": {"theta": 1e4}}
 TENSORS = {"embed.weight": torch.ones(4, 2), "layers.0.w": torch.ones(3, 3)}
@@ -191,10 +192,10 @@ def test_one_flipped_bit_after_publishing(tmp_path, capsys):
     data[-1] ^= 1
     path.write_bytes(data)
     spec = {"method": "linear", "models": [{"path": one.path, "digest": one.digest}] * 2, "root": str(tmp_path)}
-    with pytest.raises(DamagedError, match=r"model.safetensors is not what its manifest says"):
+    with pytest.raises(DamagedError, match=r"model.safetensors is damaged"):
         run(MergeSpec(**spec))
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    assert main(["--spec", str(tmp_path / "spec.json")]) == 1
+    assert step(MergeSpec, run, dry, ["--spec", str(tmp_path / "spec.json")]) == 1
     assert capsys.readouterr().err.count("error: ") == 1
 
 
@@ -245,7 +246,7 @@ GOOD = {"method": "ties", "models": [ITEM, ITEM], "base": ITEM, "density": 0.5, 
 )
 def test_a_bad_spec_is_refused_in_one_line(tmp_path, capsys, changes, says):
     (tmp_path / "spec.json").write_text(json.dumps({**GOOD, **changes}))
-    assert main(["--spec", str(tmp_path / "spec.json")]) == 2
+    assert step(MergeSpec, run, dry, ["--spec", str(tmp_path / "spec.json")]) == 2
     error = capsys.readouterr().err
     assert says in error
     assert error.startswith("error: ")

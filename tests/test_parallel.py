@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import pretrain
 from packed import chain, pack
 from safetensors.torch import load_file
 
@@ -59,16 +60,17 @@ def write_spec(folder: Path, data: Dataset, **changes: Any) -> Path:
     return folder / "spec.json"
 
 
-def start(spec: Path, *more: str) -> subprocess.Popen[str]:
-    """torchrun, as `python -m`."""
+def torchrun(spec: Path) -> subprocess.Popen[str]:
+    """As `python -m`."""
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)]
-    command = [sys.executable, "-m", *launch, "-m", "gristmill.training.pretrain", "--spec", str(spec), *more]
+    command = [sys.executable, "-m", *launch, "-m", "gristmill.training.pretrain", "--spec", str(spec)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[Dataset, str]:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+def finished(spec: Path) -> tuple[Dataset, str]:
+    """The checkpoint of processes that were forked, and what the first said."""
+    (status, out, err), *others = pretrain(spec, PROCESSES)
+    assert (status, *(other[:2] for other in others)) == (0, *[(0, "")] * (PROCESSES - 1)), err
     return Dataset.load(json.loads(out)["path"]), err  # one line on stdout, though there are two processes
 
 
@@ -90,12 +92,14 @@ def alone(data, tmp_path_factory) -> Dataset:
 @pytest.fixture(scope="module")
 def together(data, tmp_path_factory) -> dict[str, Dataset]:
     """Two processes, never stopped."""
-    found = {}
-    for kind, more in {"ddp": {}, "fsdp": {"checkpointing": True}}.items():
-        spec = write_spec(tmp_path_factory.mktemp(kind), data, parallel=kind, **more)
-        found[kind], err = finish(start(spec))
-        assert err.count("step 1/") == 1 and "parameters on 2 x cpu" in err
-    return found
+    process = torchrun(write_spec(tmp_path_factory.mktemp("ddp"), data, parallel="ddp"))
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    spec = write_spec(tmp_path_factory.mktemp("fsdp"), data, parallel="fsdp", checkpointing=True)
+    fsdp, more = finished(spec)
+    for said in (err, more):
+        assert said.count("step 1/") == 1 and "parameters on 2 x cpu" in said
+    return {"ddp": Dataset.load(json.loads(out)["path"]), "fsdp": fsdp}
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
@@ -123,46 +127,41 @@ def test_how_it_ran_is_told_and_is_no_identity(alone, together):
     assert {dataset.manifest["stats"]["tokenizer"] for dataset in datasets} == {"t"}
 
 
-def workers(process: subprocess.Popen[str]) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-
-
-@pytest.mark.parametrize(("kind", "whom"), [("ddp", "torchrun"), ("fsdp", "the second process")])
-def test_sigterm_stops_all_at_one_step_and_they_go_on_from_there(data, together, tmp_path, kind, whom):
-    more = {"checkpointing": True} if kind == "fsdp" else {}
-    spec = write_spec(tmp_path, data, parallel=kind, **more)
-    process = start(spec)
-    try:
-        lines = iter(process.stderr.readline, "")
-        assert any(line.startswith("step 1/") for line in lines)  # it is training
-        if whom == "torchrun":
-            process.send_signal(signal.SIGTERM)
-        else:
-            subprocess.run(["kill", "-TERM", str(workers(process)[-1])], check=True)
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode != 0 and out == ""
-    stopped = re.findall(r"stopped at step ([\d,]+); the same spec goes on from there", err)
-    assert len(stopped) == PROCESSES and len(set(stopped)) == 1 and int(stopped[0]) < STEPS
-    if whom != "torchrun":  # which else tells of the signal that it got itself
-        assert len(re.findall(r"exitcode  : 143", err)) == PROCESSES
+@pytest.mark.parametrize(("kind", "whom"), [("ddp", 0), ("fsdp", 1)])
+def test_a_signal_to_one_stops_all_at_one_step_and_they_go_on_from_there(data, together, tmp_path, kind, whom):
+    spec = write_spec(tmp_path, data, parallel=kind, checkpointing=kind == "fsdp")
+    ended = pretrain(spec, PROCESSES, stop=(whom, 7))
+    assert [(status, out) for status, out, _ in ended] == [(143, "")] * PROCESSES
+    assert all(err.endswith("stopped at step 7; the same spec goes on from there\n") for *_, err in ended)
     (saved,) = (tmp_path / ".training").iterdir()
 
     with pytest.raises(InputError, match="world 2 there, 1 here"):
         run(read_spec(spec, PretrainSpec))
 
-    checkpoint, err = finish(start(spec))
-    assert f"going on at step {stopped[0]} from {saved}" in err
-    assert checkpoint.digest == together[kind].digest  # to the bit
+    checkpoint, err = finished(spec)
+    assert f"going on at step 7 from {saved}" in err
+    assert checkpoint.digest == together[kind].digest  # to the bit, and for ddp to what torchrun's processes made
     assert not list(saved.parent.iterdir())
 
 
-def test_rows_that_cannot_be_shared_out_are_refused(data, tmp_path):
-    process = start(write_spec(tmp_path, data, rows=6))
-    out, err = process.communicate(timeout=120)
+def test_sigterm_to_torchrun_stops_all_at_one_step(data, tmp_path):
+    process = torchrun(write_spec(tmp_path, data, steps=10**7))
+    try:
+        assert any(line.startswith("step 1/") for line in iter(process.stderr.readline, ""))  # it is training
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode != 0 and out == ""
-    assert "error: spec: 6 rows do not divide among 2 processes in 2 pieces" in err
+    stopped = re.findall(r"stopped at step ([\d,]+); the same spec goes on from there", err)
+    assert len(stopped) == PROCESSES and len(set(stopped)) == 1
+    assert len(list((tmp_path / ".training").iterdir())) == 1
+
+
+def test_rows_that_cannot_be_shared_out_are_refused(data, tmp_path):
+    for status, out, err in pretrain(write_spec(tmp_path, data, rows=6), PROCESSES):
+        assert (status, out) == (2, "")
+        assert err == "error: spec: 6 rows do not divide among 2 processes in 2 pieces\n"
     assert not (tmp_path / "base").exists()
 
 
@@ -201,6 +200,11 @@ def test_a_dry_run_says_what_a_run_would_take(data, tmp_path):
     assert (told["tokens_per_step"], told["processes"]) == (8 * 64, 1)
     assert told["memory"]["weights"] == 4 * count and told["memory"]["optimizer"] == 8 * count
     assert told["memory"]["total"] == sum(size for name, size in told["memory"].items() if name != "total")
-    leaner = dry(read_spec(write_spec(tmp_path, data, accumulate=4, checkpointing=True), PretrainSpec))
-    assert leaner["memory"]["activations"] < told["memory"]["activations"] / 2
+    pieces = dry(read_spec(write_spec(tmp_path, data, accumulate=4), PretrainSpec))
+    assert pieces["memory"]["activations"] == told["memory"]["activations"] / 2
+    deep, lean = (
+        dry(read_spec(write_spec(tmp_path, data, model={"depth": 3}, checkpointing=flag), PretrainSpec))
+        for flag in (False, True)
+    )
+    assert lean["memory"]["activations"] < deep["memory"]["activations"] / 2
     assert not (tmp_path / "base").exists() and not (tmp_path / ".training").exists()

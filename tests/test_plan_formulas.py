@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -231,9 +233,42 @@ def test_a_layer_keeps_what_korthikanti_et_al_count():
     gpt3 = PUBLISHED["gpt-3-175b"]
     ours = memory.layer_bytes(gpt3, "master") - (memory.NORMS["master"] - 8) * gpt3.width
     assert ours - 4 * gpt3.heads - 8 == (34 - 2) * gpt3.width
-    kept = memory.row_bytes(gpt3, 2048, flops.STAGES["pretrain"], True, "master")
+    whole = replace(flops.STAGES["pretrain"], loss="whole")
+    kept = memory.row_bytes(gpt3, 2048, whole, True, "master")
     one_at_a_time = max(memory.layer_bytes(gpt3, "master"), 14 * gpt3.vocab_size) + 8 * gpt3.width
     assert kept - 2048 * one_at_a_time == 2 * 2048 * gpt3.width * 96  # 2 s b h L: section 5
+
+
+def test_a_chunk_of_logits_is_as_large_as_the_steps_say():
+    torch = pytest.importorskip("torch")
+    from torch.profiler import ProfilerActivity, profile
+    from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
+    from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
+
+    from gristmill.training import model
+
+    assert memory.CHUNK == model.CHUNK == TOKEN_CHUNK_SIZE * _CHUNKED_LOGPROB_CHUNK_SIZE
+    assert memory.TILE == _CHUNKED_LOGPROB_CHUNK_SIZE
+    scores, labels = torch.zeros(512, 2048, dtype=torch.bfloat16), torch.zeros(512, dtype=torch.int64)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        model.slopes(scores, labels, 1e-4)
+    taken = [event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    peak = max(itertools.accumulate(taken)) / scores.numel() + 2
+    assert peak == pytest.approx(memory.LOGIT_BYTES["chunks"], rel=0.01)
+
+
+def test_the_loss_takes_a_chunk_however_many_rows_there_are():
+    llama, stages = PUBLISHED["llama-3.1-8b"], flops.STAGES
+    matrix = 4 * llama.vocab_size * llama.width
+    assert memory.loss_bytes(llama, stages["pretrain"]) == 19 * 2**27 + matrix
+    assert memory.loss_bytes(llama, stages["sft"]) == 2 * 2**27 + matrix
+    assert memory.loss_bytes(llama, stages["pretrain"], 100) == 19 * 100 * llama.vocab_size + matrix
+    assert memory.loss_bytes(llama, stages["sft"], 100) == 2 * 100 * 32_768 + matrix
+    assert memory.loss_bytes(llama, stages["ppo"]) == 0
+    whole = memory.row_bytes(llama, 4096, stages["ppo"], False, "autocast")
+    assert whole - memory.row_bytes(llama, 4096, replace(stages["ppo"], loss="tiles"), False, "autocast") == (
+        4096 * (14 * llama.vocab_size - 4 * llama.width)
+    )
 
 
 @pytest.mark.parametrize("precision", ["autocast", "bf16"])
@@ -295,6 +330,8 @@ def test_the_four_models_of_ppo_and_the_engine_of_grpo_are_in_the_bill():
         name: memory.budget(shape, 2048, h100, 1, stage, "ddp", False, "master").fixed
         for name, stage in flops.STAGES.items()
     }
+    loss = {name: parts.pop("loss") for name, parts in fixed.items()}
+    assert loss["pretrain"] > loss["sft"] == loss["dpo"] == loss["grpo"] > loss["ppo"] == 0
     assert fixed["pretrain"] == fixed["sft"] and sum(fixed["sft"].values()) == 16 * n
     assert fixed["dpo"]["frozen"] == 2 * n
     assert sum(fixed["ppo"].values()) == 2 * 16 * n + 2 * 2 * n

@@ -321,7 +321,7 @@ def test_data_that_does_not_fit_is_refused(tmp_path, given, capsys):
     bytes_ = bytearray(weights.read_bytes())
     bytes_[-5] ^= 1
     weights.write_bytes(bytes_)
-    refused("is not what its manifest says", status=1, start=broken["start"])
+    refused("is damaged", status=1, start=broken["start"])
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, capsys):

@@ -241,6 +241,10 @@ def test_data_that_does_not_fit_is_refused(world, tmp_path):
         (pairs(tmp_path / "a", chat, few, params={"tokenizer": "another"}), "encoded with tokenizer"),
         (pairs(tmp_path / "b", chat, few, params={"template": "another"}), "rendered with template"),
         (pairs(tmp_path / "c", chat, [(p, [], r) for p, _, r in few]), "no tokens in chosen_ids"),
+        (
+            pairs(tmp_path / "s", chat, [*few[:3], (few[3][0], few[3][1], few[3][1])]),
+            "same reply as chosen and as reject",
+        ),
         (pairs(tmp_path / "d", chat, [(p, [99, 2], r) for p, _, r in few]), "has token 99, the model knows 38"),
         (pairs(tmp_path / "e", chat, [(p, c * 200, r) for p, c, r in few]), "no rows to use"),
         (world["thumbs"][0], "no column chosen_ids, rejected_ids"),

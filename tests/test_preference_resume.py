@@ -1,4 +1,5 @@
-"""A run of preference optimisation or of a reward model that is stopped ends in the bytes of one that was not."""
+"""A run of preference optimisation or of a reward model that is stopped ends in the bytes of one that was not; one of
+two processes learns what one alone would."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from preferred import one_thread, pairs, replies, thumbs
 from tinychat import base, chat_tokenizer
 
 from gristmill.dataops.dataset import Dataset
 from gristmill.training import preference, reward
+from gristmill.training.checkpoint import load_model
 from gristmill.training.preferences.spec import PreferenceSpec
 from gristmill.training.reward import RewardSpec
 from gristmill.training.step import Stopped
@@ -109,3 +112,25 @@ def test_the_command_stops_at_sigterm_and_goes_on(world, tmp_path):
     assert done.returncode == 0 and "going on from" in done.stderr
     told = json.loads(done.stdout)
     assert told["steps"] == 150 and Dataset.load(told["path"]).digest == told["digest"]
+
+
+@pytest.mark.parametrize(
+    "more", [{"loss": "sigmoid", "lora": {"rank": 4}}, {"loss": "simpo"}], ids=["dpo-lora", "simpo"]
+)
+def test_two_processes_learn_what_one_does(world, tmp_path, more):
+    given = fields(world, tmp_path / "two", steps=3, validation=[named(world["held"])], **more)
+    one = preference.run(PreferenceSpec(**given | {"root": str(tmp_path / "one")}))
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(given))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command += ["gristmill.training.preference", "--spec", str(spec)]
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=alone)
+    assert done.returncode == 0, done.stderr
+    two = Dataset.load(json.loads(done.stdout)["path"])
+    assert two.key == one.key
+    a, b = load_model(one).state_dict(), load_model(two).state_dict()
+    assert all(torch.allclose(a[name], b[name], atol=2e-5) for name in a)
+    found, other = (next(iter(model.manifest["stats"]["validation"].values())) for model in (one, two))
+    for name in ("loss", "margin", "chosen_logp"):
+        assert other["after"][name] == pytest.approx(found["after"][name], rel=1e-3, abs=1e-4)

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ppo_toys import publish_tasks
 from preferred import one_thread, pairs, replies
 from tinychat import base, chat_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from gristmill.dataops.dataset import DamagedError, Dataset, InputError
+from gristmill.training import ppo
 from gristmill.training.chat import open_chat
 from gristmill.training.checkpoint import load_model
 from gristmill.training.preferences.rewards import calibration, rendered, rewards, sigmoid, spearman
@@ -162,6 +164,24 @@ def test_it_is_a_scorer_for_what_asks_one(world):
         scorer(world["start"].path, world["start"].digest)
     with pytest.raises(InputError, match="has digest"):
         scorer(model.path, "another")
+
+
+def test_ppo_is_paid_by_it(world, tmp_path):
+    """The published checkpoint is what ppo takes as its reward model: the scores in its rollouts are this model's."""
+    model = made(world)
+    spec = ppo.PPOSpec(
+        tasks=named(publish_tasks(tmp_path, ["w1 w2", "w3 w4"])), start=named(world["start"]),
+        tokenizer=named(world["chat"]), reward=named(model), root=str(tmp_path), iterations=1, rollouts=4, epochs=1,
+        minibatches=1, max_new_tokens=4,
+    )  # fmt: skip
+    assert ppo.dry(spec)["memory"]["frozen"] > 0
+    ppo.run(spec)
+    (rollouts,) = (Dataset.load(str(path.parent)) for path in tmp_path.glob("ppo-rollouts/*/manifest.json"))
+    net = network(model)
+    for row in rollouts.shards()[0].read().to_pylist():
+        state = net.model(torch.tensor([row["prompt_ids"] + row["response_ids"]])).last_hidden_state[0, -1]
+        (said,) = row["scores"]
+        assert said["name"] == "reward_model" and said["score"] == pytest.approx(net.score(state).item(), abs=1e-4)
 
 
 def test_a_model_damaged_by_one_byte_is_refused(world, tmp_path):

@@ -12,7 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
-from rltasks import CALLS, LAST, asked, named, scorer, speaker, tasks
+from preferred import one_thread
+from rltasks import CALLS, LAST, PROMPT, asked, named, scorer, speaker, tasks
+from tinychat import TEMPLATE, base, chat_tokenizer
 
 from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.training.chat import open_chat
@@ -25,8 +27,9 @@ from gristmill.training.step import Stopped
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("rl")
-    chat, start = speaker(root)
-    return root, start, tasks(root, asked(200, 1)), tasks(root, asked(60, 2), name="held")
+    with one_thread():
+        _, start = speaker(root)
+        yield root, start, tasks(root, asked(200, 1)), tasks(root, asked(60, 2), name="held")
 
 
 def spec_of(world, **more) -> dict:
@@ -170,7 +173,8 @@ def test_a_killed_run_ends_in_the_same_bytes(world, tmp_path):
 
 def start(spec: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "gristmill.training.rl", "--spec", str(spec)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}  # as many threads, or sums end in other bits
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def wait_for_state(root: Path, process: subprocess.Popen) -> None:
@@ -259,6 +263,7 @@ def test_what_does_not_fit_is_refused(world, tmp_path):
     lacking = tasks(tmp_path / "b", asked(3, 0), prompt=pa.array([None] * 3, pa.string()))
     bare = tasks(tmp_path / "c", asked(3, 0), prompt=pa.array([[], [], []], train.schema().field("prompt").type))
     long = tasks(tmp_path / "d", [" ".join(["w1"] * 300)])
+    system = tasks(tmp_path / "e", ["w1"], prompt=pa.array([[{"role": "system", "content": "w1"}]], PROMPT))
     for wrong, why in (
         (empty, "has no tasks"),
         (lacking, "a list of messages"),
@@ -268,11 +273,26 @@ def test_what_does_not_fit_is_refused(world, tmp_path):
     ):
         with pytest.raises(InputError, match=why):
             made(world, data=[named(wrong)])
+    fresh = base(root, chat_tokenizer(root, count=16))
+    strict = chat_tokenizer(
+        tmp_path,
+        count=16,
+        template="{% if messages[0].role != 'user' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE,
+    )
+    with pytest.raises(InputError, match=r"row 0 \(id [0-9a-f]{32}\): the chat template refuses its messages: no"):
+        made(world, data=[named(system)], start=named(fresh), tokenizer=named(strict))
+    with pytest.raises(InputError, match="holds no model"):
+        made(world, start=named(train), tokenizer=named(strict))
     for wrong, why in (
         ({"rewards": []}, "no scorer with a weight"),
         ({"rewards": [LAST, LAST]}, "two scorers have one name"),
         ({"rewards": [LAST | {"call": "nowhere:factory"}]}, "cannot be found"),
         ({"rewards": [LAST | {"settings": {"verifier": "nonsense"}}]}, "no verifier is called"),
+        ({"rewards": [scorer("broken")]}, "scorer broken: rltasks:broken cannot be made: KeyError: 'no key'"),
+        (
+            {"rewards": [scorer("constant", settings={"value": "good"})]},
+            "gave Score.score='good'.*or a number, is wanted",
+        ),
         ({"rewards": [scorer("one_short")]}, "15 scores for 16 responses|3 scores for 4|239 scores for 240"),
         ({"group": 1}, "2 or more"),
         ({"max_tokens": 256}, "no room"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from preferred import one_thread
 from rltasks import asked, named, scorer, speaker, tasks
 from trl import GRPOTrainer, RLOOTrainer
 
@@ -28,8 +29,9 @@ GROUP = 4
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("unjudged")
-    chat, start = speaker(root)
-    return root, start, tasks(root, asked(60, 1))
+    with one_thread():
+        _, start = speaker(root)
+        yield root, start, tasks(root, asked(60, 1))
 
 
 def drawn(world, *, unread: str = "w1", seed: int = 0, **more):

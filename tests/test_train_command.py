@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from packed import chain, pack
 from tinychat import base, chat_tokenizer, chats, words
 
-from gristmill.dataops.dataset import Dataset, InputError
+from gristmill.dataops.dataset import InputError
 from gristmill.dataops.store import Store
 from gristmill.flows.cli import main
 from gristmill.flows.commands.train import put
+from gristmill.flows.ranks import launch
 from gristmill.flows.train import resolved
 
 
@@ -80,17 +82,89 @@ def test_references_become_paths_and_digests(root):
     assert found == {"data": [named | {"weight": 2}], "slices": {"a": named}}
 
 
+def stopped(command: list[str], number: int) -> tuple[int, str, str]:
+    """Status, stdout and stderr of a training that is stopped once it is at work; by itself it would take very long."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen = []
+    try:
+        for line in iter(process.stderr.readline, ""):
+            seen.append(line)
+            if line.startswith("step "):
+                break
+        process.send_signal(number)  # a process that has ended takes it too, and its status below is another
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return process.returncode, out, "".join(seen) + err
+
+
 def test_a_signal_stops_the_step_with_its_state_and_the_command_goes_on(root):
     command = [sys.executable, "-m", "gristmill.flows.cli"]
-    command += arguments(root, "--name", "long", "--set", "steps=400", "--set", "save_seconds=0.2")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
-    while not list(root.glob(".training/long-*/checkpoint-*/whole")):
-        assert process.poll() is None and time.monotonic() < until, process.stderr.read()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert "goes on from it" in json.loads(out)["error"]
-    assert main(command[3:]) == 0
-    assert Dataset.load(Store(root).get("long").path).manifest["stats"]["steps"] == 400
+    command += arguments(root, "--name", "long", "--set", "steps=50000")
+    code, out, err = stopped(command, signal.SIGINT)
+    assert code == 130 and "goes on from" in json.loads(out)["error"], err
+    (state,) = root.glob(".training/long-*/checkpoint-*")
+    assert "Traceback" not in err and (state / "whole").exists()
+    code, out, err = stopped(command, signal.SIGTERM)
+    assert code == 143 and "goes on from" in json.loads(out)["error"], err
+    assert f"going on from {state}" in err
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tokens")
+    pack(root, chain(16, 32, 16), seq_len=32, vocab_size=16)
+    command = [
+        "train", "pretrain", "--root", str(root), "--data", "packed", "--processes", "2", "--json",
+        "--set", "rows=4", "--set", "model.depth=1",
+    ]  # fmt: skip
+    return root, command
+
+
+def test_several_processes_speak_and_stop_as_one(tokens, capfd):
+    root, command = tokens
+    assert main([*command, "--set", "steps=2"]) == 0
+    printed = capfd.readouterr()
+    made = Store(root).get("base@latest")
+    assert json.loads(printed.out)["digest"] == made.digest and made.manifest["made"]["processes"] == 2
+    assert main([*command, "--set", "steps=2", "--set", "rows=3"]) == 2
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["error"] == "pretrain: spec: 3 rows do not divide among 2 processes in 1 pieces"
+    assert len(printed.err.splitlines()) == 1, printed.err
+
+    endless = [sys.executable, "-m", "gristmill.flows.cli", *command, "--set", "steps=1000000"]
+    code, out, err = stopped(endless, signal.SIGTERM)
+    assert code == 143 and "goes on from" in json.loads(out)["error"], err
+    (at,) = re.findall(r"stopped at step ([\d,]+); the same spec goes on from there", err)
+    assert "Traceback" not in err
+    code, _, err = stopped(endless, signal.SIGTERM)
+    assert code == 143 and f"going on at step {at} " in err, err
+
+
+FAILING = """
+import os, signal, sys, time
+rank = int(os.environ["RANK"])
+print("out of", rank, os.environ["WORLD_SIZE"], flush=True)
+print("words of", rank, file=sys.stderr, flush=True)
+if rank == 0:  # as one that waits for the others where no signal reaches
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+ENDS
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "found", "shown"),
+    [
+        ("print('error: too large', file=sys.stderr); sys.exit(2)", (2, "too large"), []),
+        ("raise ValueError('a mistake')", (1, ""), ["process 1: words of 1", "process 1: ValueError: a mistake"]),
+        ("os.kill(os.getpid(), signal.SIGKILL)", (137, ""), ["process 1: words of 1"]),
+    ],
+)
+def test_one_that_fails_ends_all_and_its_own_words_are_told(monkeypatch, capfd, ends, found, shown):
+    monkeypatch.setattr("gristmill.flows.ranks.GRACE", 0.5)
+    ended = launch([sys.executable, "-c", FAILING.replace("ENDS", ends)], 2)
+    assert (ended.status, ended.error) == found and ended.out == "out of 0 2\n"
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "words of 0" and set(shown) <= set(lines)
+    assert shown or lines == ["words of 0"]

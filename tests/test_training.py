@@ -206,6 +206,7 @@ def test_a_checkpoint_is_published_with_what_made_it(tmp_path, data, capsys):
     assert [step["step"] for step in steps] == list(range(1, 121))
     assert stats["last_loss"] == pytest.approx(np.mean([step["loss"] for step in steps[-10:]]))
     assert json.loads(Path(checkpoint.file("loss_curve.json")).read_text())["tokens"][-1] == stats["tokens"]
+    assert "loss_curve" not in stats  # once is enough
     assert "step 1/120  loss 3." in printed.err
 
     # What was published is the model that was trained: it does on the data what the last steps did.

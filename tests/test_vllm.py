@@ -221,6 +221,37 @@ def test_vllm_that_dies_in_this_process_is_an_outage(inside):
         inside.generate(CAPITALS, max_tokens=4)
 
 
+def test_the_step_generates_with_vllm_in_its_process_and_leaves_none_behind(folder, tmp_path):
+    data = prompts(tmp_path, [*CITIES, "word " * WINDOW])
+    schema = {"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"]}
+    spec = {
+        "data": {"path": data.path, "digest": data.digest},
+        "root": str(tmp_path),
+        "engine": {"kind": "vllm", "folder": str(folder), "window": WINDOW, "memory": 0.25},
+        "samples": 2, "max_tokens": 40, "schema": schema | {"additionalProperties": False},
+    }  # fmt: skip
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    command = [sys.executable, "-m", "gristmill.training.generate", "--spec", str(tmp_path / "spec.json")]
+    step = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        out, error = step.communicate(timeout=240)
+        assert step.returncode == 0, error
+        with pytest.raises(ProcessLookupError):  # the last of its processes goes within seconds
+            for _ in range(100):
+                os.killpg(step.pid, 0)
+                time.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(step.pid, signal.SIGKILL)
+    made = Dataset.load(json.loads(out)["path"])
+    rows = [row for batch in made.batches() for row in batch.to_pylist()]
+    stats = made.manifest["stats"]
+    assert (len(rows), stats["too_long"]) == (14, 2) and stats["unheld"] <= 2
+    held = [json.loads(row["response"]) for row in rows if row["response"] is not None]
+    assert len(held) == 12 - stats["unheld"] and all(isinstance(one["sure"], bool) for one in held)
+    assert all(row["logprob"] < 0 and row["engine_version"].endswith("vllm-0.31.0") for row in rows[:12])
+
+
 def test_a_server_that_dies_while_a_step_generates_costs_one_chunk(serve, server, folder, tmp_path):
     data = prompts(tmp_path, [f"Count from {n} to {n + 30}." for n in range(24)])
     spec = {

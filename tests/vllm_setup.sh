@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # vLLM's build for CPUs in an environment of its own, inside the one that stands: it sees all packages there and can
-# change none, so constraints.txt holds. usage: tests/vllm_setup.sh PYTHON VENV
+# change none, so constraints.txt holds. usage: tests/vllm_setup.sh VENV
 #
 # tests/vllm.txt pins what vLLM needs beyond constraints.txt. Without dependencies, because vLLM also asks for torchvision,
 # torchaudio and torchcodec, of which the registry has builds for CUDA alone: with one of them transformers cannot load.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=$1 venv=$(realpath "$2")
+venv=$(realpath "$1")
 own=$venv/vllm
 rm -rf "$own"
-"$python" -m venv --without-pip "$own"
+"$venv/bin/python" -m venv --without-pip "$own"
 "$venv/bin/pip" --python "$own/bin/python" install --quiet --disable-pip-version-check --no-deps -r tests/vllm.txt
 packages=$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 shared=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

@@ -39,7 +39,7 @@ from gristmill.dataops.dataset import (
 from gristmill.training.checkpoint import building, versions
 from gristmill.training.engines import chunks
 from gristmill.training.engines.prompts import Conversation, Reply, Replying, number
-from gristmill.training.engines.settings import EngineSettings, open_engine
+from gristmill.training.engines.settings import EngineSettings, needs, open_engine
 from gristmill.training.spec import Input, check_fields, check_name, open_input
 
 OP, VERSION = "generate", 1
@@ -67,7 +67,8 @@ class GenerateSpec:
 
     `model` is the checkpoint that answers, with its tokenizer and chat template; for a server, what it is held to. It
     may be left out where the engine names a folder or is a server. `samples` responses to each prompt, of at most
-    `max_tokens` tokens. `chunk` prompts are asked at once, and are what a stop can lose: it is no part of the identity.
+    `max_tokens` tokens. With a JSON `schema`, to which vLLM and servers can hold a reply, each is whole JSON, or null
+    and counted as `unheld`. `chunk` prompts are asked at once, and are what a stop can lose: no part of the identity.
     """
 
     data: Input
@@ -77,6 +78,7 @@ class GenerateSpec:
     samples: int = 1
     max_tokens: int = 512
     temperature: float = 1.0
+    schema: dict[str, Any] | None = None
     seed: int = 0
     chunk: int = 256
     name: str = "responses"
@@ -92,12 +94,14 @@ class GenerateSpec:
             raise InputError(f"spec: temperature is {self.temperature}; it must be at least 0")
         if self.samples > 1 and self.temperature == 0:
             raise InputError("spec: at temperature 0 all samples of a prompt are one; give a temperature, or samples 1")
+        if self.schema is not None and self.engine.kind == "transformers":
+            raise InputError("spec: transformers can hold no reply to a `schema`; let `engine` be vllm or a server")
         if self.model is not None and self.engine.folder is not None:
             raise InputError("spec: `model` and `engine.folder` both say which model; give one of them")
 
     def identity(self, engine: Replying) -> dict[str, Any]:
         """The op of the manifest. Which engine answers, by its own word, is part of it; where and how fast is not."""
-        params = {field: getattr(self, field) for field in ("samples", "max_tokens", "temperature", "seed")}
+        params = {field: getattr(self, field) for field in ("samples", "max_tokens", "temperature", "schema", "seed")}
         params["engine"] = {"name": engine.name, "version": engine.version}
         return {"name": OP, "version": VERSION, "params": params}
 
@@ -140,7 +144,7 @@ def run(spec: GenerateSpec) -> Dataset:
 
 
 def dry(spec: GenerateSpec) -> dict[str, Any]:
-    """How much there is to do. The engine is not opened."""
+    """How much there is to do, and the memory that it takes on this machine. The engine is not opened."""
     data, model = _open(spec)
     return {
         "prompts": data.rows,
@@ -149,6 +153,7 @@ def dry(spec: GenerateSpec) -> dict[str, Any]:
         "chunks": -(-data.rows // spec.chunk),
         "engine": spec.engine.kind,
         "model": None if model is None else model.name,
+        "memory": needs(spec.engine, None if model is None else model.file("")),
     }
 
 
@@ -210,6 +215,7 @@ def _generated(spec: GenerateSpec, data: Dataset, part: pa.Table, engine: Replyi
             max_tokens=spec.max_tokens,
             temperature=spec.temperature,
             seed=number(f"{spec.seed}:{sample}", 31),
+            schema=spec.schema,
         )
         for sample in range(spec.samples)
     ]
@@ -260,14 +266,16 @@ def _told(data: Dataset, folder: Path) -> str:
 
 
 def _stats(tables: Iterator[pa.Table]) -> dict[str, Any]:
-    """What is told of the responses; `too_long` are those that were not given."""
-    parts = [table.select(["finish", "tokens"]) for table in tables]
+    """What is told of the responses; `too_long` are those that were not given, `unheld` those that are null besides."""
+    parts = [table.select(["response", "finish", "tokens"]) for table in tables]
     whole = pa.concat_tables(parts)
     told = {str(item["values"]): item["counts"] for item in whole["finish"].value_counts().to_pylist()}
     known = whole["tokens"].drop_null()
+    too_long = told.pop(TOO_LONG, 0)
     return {
         "responses": whole.num_rows,
-        TOO_LONG: told.pop(TOO_LONG, 0),
+        TOO_LONG: too_long,
+        "unheld": whole["response"].null_count - too_long,
         "finish": told,
         "tokens": sum(known.to_pylist()) if len(known) else None,
     }

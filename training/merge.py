@@ -1,12 +1,11 @@
 """Merging: several checkpoints of one architecture in, one checkpoint out, without training.
 
-    python -m gristmill.training.merge --spec spec.json
+    python -m gristmill.training.merge --spec spec.json [--dry-run]
 
 Methods: linear (model soup), slerp, task_arithmetic, ties, dare, dare_ties; training/merging/methods.py says what each
 computes and where it comes from. The tensors are read, merged and written in blocks: memory does not grow with the
-model, only with cores and the number of models, by a few megabytes each. Progress goes to stderr, one JSON object with
-the result to stdout. Exit 0: published (or published before). 1: a file is damaged. 2: the spec or a model is refused.
-143: stopped by SIGTERM.
+model, only with cores and the number of models, by a few megabytes each. Command line and exit statuses are those of
+every step (training/step.py).
 
 The law kept here: equal models, weights and seed give equal bytes, whatever the order in which the models are listed,
 their shards and the threads; a checkpoint appears whole, by one rename, or not at all. A merge takes minutes and is not
@@ -15,38 +14,26 @@ resumed: a stopped one is run again. Not covered: adapters, quantised models, an
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-# Read when torch loads. Threads that spin while they wait for each other triple a step's time on cores that are shared.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from gristmill.training.step import main  # isort: skip  # before torch: it sets how torch waits
 
-from gristmill.dataops.dataset import (
-    MANIFEST,
-    DamagedError,
-    Dataset,
-    InputError,
-    is_remote,
-    publish_files,
-    recipe_key,
-)
+from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, is_remote, publish_files, recipe_key
 from gristmill.training.checkpoint import building, versions
 from gristmill.training.merging.match import COPIED, Candidate, check_configs, check_tensors, check_tokenizers
-from gristmill.training.merging.stream import Part, merge_tensors
+from gristmill.training.merging.stream import BLOCK, WORKERS, Part, merge_tensors
 from gristmill.training.merging.tensors import Files, read_weights
 from gristmill.training.merging.weights import weights_by_tensor
-from gristmill.training.spec import Input, check_fields, check_name, open_input, read_spec
+from gristmill.training.spec import Input, check_fields, check_name, open_input
 
 OP, VERSION = "merge", 1
 SHARES = ("linear", "slerp", "ties", "dare_ties")  # weights are taken relative to each other
@@ -158,33 +145,51 @@ class MergeSpec:
         return {"name": OP, "version": VERSION, "params": params}
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """The models of a spec, whose architectures go together. `candidates` are by digest (equal models are the same
+    files), first the one that the merged model is like, whose configuration `config` is."""
+
+    inputs: list[Dataset]
+    key: str
+    config: dict[str, Any]
+    candidates: dict[str, Candidate]
+
+    @classmethod
+    def of(cls, spec: MergeSpec) -> _Opened:
+        inputs = [open_input(item.path, item.digest) for item in spec.inputs]
+        for item in inputs:
+            if item.kind != "checkpoint" or is_remote(item.path):
+                what = "copy it to a local folder first" if is_remote(item.path) else f"it is a dataset of {item.kind}"
+                raise InputError(f"{item.path} cannot be merged: {what}")
+        folders = {item.digest: Path(item.path) / "files" for item in inputs}
+        digests = [spec.template, *(digest for digest in folders if digest != spec.template)]
+        config = check_configs([folders[digest] for digest in digests])
+        for note in check_tokenizers([folders[digest] for digest in digests]):
+            print(note, file=sys.stderr)
+        candidates = {digest: Candidate(folders[digest], read_weights(folders[digest])) for digest in digests}
+        return cls(inputs, recipe_key([spec.identity], [item.digest for item in inputs]), config, candidates)
+
+    def names(self, files: Files) -> list[str]:
+        """The tensors to merge, with all files of the models opened."""
+        for path in {entry.path for model in self.candidates.values() for entry in model.tensors.values()}:
+            files.open(path)
+        return check_tensors(list(self.candidates.values()), files, tied=bool(self.config.get("tie_word_embeddings")))
+
+
 def run(spec: MergeSpec) -> Dataset:
     """Merge and publish, or take the checkpoint that stands. Raises InputError where the models do not go together,
     DamagedError where one is not what its manifest says."""
-    inputs = [open_input(item.path, item.digest) for item in spec.inputs]
-    key = recipe_key([spec.identity], [item.digest for item in inputs])
-    final = Path(spec.root) / spec.name / key[:12]
+    opened = _Opened.of(spec)
+    final = Path(spec.root) / spec.name / opened.key[:12]
     if (final / MANIFEST).exists():
         print(f"{final} stands already: not merged again", file=sys.stderr)
         return Dataset.load(final)
-    for item in inputs:
-        if item.kind != "checkpoint" or is_remote(item.path):
-            what = "copy it to a local folder first" if is_remote(item.path) else f"it is a dataset of {item.kind}"
-            raise InputError(f"{item.path} cannot be merged: {what}")
-    # By digest: equal models are the same files. The first is the one that the merged model is like.
-    folders = {item.digest: Path(item.path) / "files" for item in inputs}
-    digests = [spec.template, *(digest for digest in folders if digest != spec.template)]
-    config = check_configs([folders[digest] for digest in digests])
-    for note in check_tokenizers([folders[digest] for digest in digests]):
-        print(note, file=sys.stderr)
-    candidates = {digest: Candidate(folders[digest], read_weights(folders[digest])) for digest in digests}
-    verify({item.digest: item for item in inputs}.values())
+    candidates = opened.candidates
+    verify({item.digest: item for item in opened.inputs}.values())
     started = time.monotonic()
     with building(spec.root, spec.name) as folder, Files() as files:
-        for path in {entry.path for c in candidates.values() for entry in c.tensors.values()}:
-            files.open(path)
-        tied = bool(config.get("tie_word_embeddings"))
-        names = check_tensors([candidates[digest] for digest in digests], files, tied=tied)
+        names = opened.names(files)
         parts = [Part(candidates[m.digest], _weights(spec, m, names)) for m in spec.ordered]
         if spec.base is None:
             for name in names:
@@ -196,37 +201,51 @@ def run(spec: MergeSpec) -> Dataset:
         counts = merge_tensors(
             folder / "files", like, base, parts, files, shard_bytes=spec.shard_bytes, method=spec.method, **recipe
         )
+        template = candidates[spec.template].folder
         for name in COPIED:
-            if (folders[spec.template] / name).exists():
-                shutil.copyfile(folders[spec.template] / name, folder / "files" / name)
+            if (template / name).exists():
+                shutil.copyfile(template / name, folder / "files" / name)
         made = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(time.monotonic() - started, 3),
             "device": "cpu",
             "versions": versions(),
         }
+        known = next(item for item in opened.inputs if item.digest == spec.template).manifest["stats"]
         stats = {**counts, "method": spec.method, "models": len(parts)}
-        return publish_files(spec.root, spec.name, folder, ops=[spec.identity], inputs=inputs, made=made, stats=stats)
+        stats |= {name: known[name] for name in ("tokenizer", "template") if name in known}
+        return publish_files(
+            spec.root, spec.name, folder, ops=[spec.identity], inputs=opened.inputs, made=made, stats=stats
+        )
+
+
+def dry(spec: MergeSpec) -> dict[str, Any]:
+    """What `run` would write, and bytes of memory: of every model and of the result a block of float32 per thread, and
+    as many read ahead."""
+    opened = _Opened.of(spec)
+    with Files() as files:
+        like = opened.candidates[spec.template].tensors
+        entries = [like[name] for name in opened.names(files)]
+    threads = min(len(os.sched_getaffinity(0)), WORKERS)
+    blocks = 2 * threads * (len(opened.candidates) + 1) * BLOCK * 4
+    return {
+        "method": spec.method,
+        "models": len(spec.models),
+        "tensors": len(entries),
+        "parameters": sum(entry.size for entry in entries),
+        "bytes": sum(entry.bytes for entry in entries),
+        "memory": {"blocks": blocks, "total": blocks},
+    }
 
 
 def verify(checkpoints: Iterable[Dataset]) -> None:
-    """Hold every file of some checkpoints to its SHA-256. Raises DamagedError naming the first that differs."""
-
-    def check(job: tuple[Dataset, dict[str, Any]]) -> str | None:
-        dataset, entry = job
-        path = Path(dataset.path) / entry["file"]
-        if not path.exists():
-            return f"{path} is gone"
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        return None if found == entry["sha256"] else f"{path} is not what its manifest says: its SHA-256 is {found}"
-
-    jobs = [(dataset, entry) for dataset in checkpoints for entry in dataset.manifest["files"]]
-    print(f"checking {sum(entry['bytes'] for _, entry in jobs) / 1e6:,.0f} MB of input", file=sys.stderr, flush=True)
+    """Hold every file of some checkpoints to its SHA-256, all at once. Raises DamagedError naming one that differs."""
+    datasets = list(checkpoints)
+    size = sum(entry["bytes"] for dataset in datasets for entry in dataset.manifest["files"])
+    print(f"checking {size / 1e6:,.0f} MB of input", file=sys.stderr, flush=True)
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 16)) as pool:
-        for wrong in pool.map(check, jobs):
-            if wrong is not None:
-                raise DamagedError(f"{wrong}; take another copy of this checkpoint")
+        for _ in pool.map(Dataset.check_files, datasets):
+            pass
 
 
 def _weights(spec: MergeSpec, model: Weighted, names: list[str]) -> dict[str, float]:
@@ -234,28 +253,5 @@ def _weights(spec: MergeSpec, model: Weighted, names: list[str]) -> dict[str, fl
     return weights_by_tensor(model.weight, names, f"spec: models[{place}].weight")
 
 
-def _stop(number: int, frame: Any) -> NoReturn:
-    """SIGTERM as an exception, so that what is being built is removed on the way out."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(143)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gristmill.training.merge", description="Merge checkpoints.")
-    parser.add_argument("--spec", required=True, help="a JSON file with the fields of MergeSpec")
-    try:
-        checkpoint = run(read_spec(parser.parse_args(argv).spec, MergeSpec))
-    except (InputError, DamagedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    stats = checkpoint.manifest["stats"]
-    told = {name: stats[name] for name in ("method", "models", "tensors", "parameters", "shards")}
-    told["seconds"] = checkpoint.manifest["made"]["seconds"]
-    print(json.dumps({"path": os.fspath(checkpoint.path), "key": checkpoint.key, "digest": checkpoint.digest, **told}))
-    return 0
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
-    sys.exit(main())
+    sys.exit(main(MergeSpec, run, dry))

@@ -40,7 +40,7 @@ from gristmill.training.proximal import judging, record
 from gristmill.training.proximal.job import Job, Models, open_job, open_models, tasks_of
 from gristmill.training.proximal.losses import adapted
 from gristmill.training.proximal.measures import averages, curve, line, measured
-from gristmill.training.proximal.models import check_files, optimizer_of
+from gristmill.training.proximal.models import optimizer_of
 from gristmill.training.proximal.respond import asked, respond
 from gristmill.training.proximal.settings import OP, ROLLOUTS, PPOSpec
 from gristmill.training.proximal.update import Kept, targets, update
@@ -62,7 +62,7 @@ def _run(spec: PPOSpec, peers: Peers) -> Dataset:
         return Dataset.load(job.final)
     judges = judging.open_judges(spec)
     for dataset in job.inputs:
-        check_files(dataset)
+        dataset.base.check_files()
     tasks = tasks_of(job)
     given = open_models(job, peers.device)
     optimizer = optimizer_of(given.both, spec.optimiser, spec.value_optimiser)
@@ -215,8 +215,7 @@ def _publish(job: Job, given: Models, tasks: Tasks, kept: Kept, saved: Path) -> 
         save_model(policy, files)
         job.chat.save(files)
         (files / "metrics.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in kept.metrics))
-        drawn = curve(kept.metrics)
-        write_json(files / "loss_curve.json", drawn)
+        write_json(files / "loss_curve.json", curve(kept.metrics))
         stats = {
             **chat,
             **summary,
@@ -228,7 +227,6 @@ def _publish(job: Job, given: Models, tasks: Tasks, kept: Kept, saved: Path) -> 
             "parameters": sum(p.numel() for p in policy.parameters()),
             "seed": spec.seed,
             "rollouts": {"name": rollouts.name, "key": rollouts.key, "digest": rollouts.digest},
-            "loss_curve": drawn,
             **{name: made[name] for name in ("seconds", "device", "versions")},
         }
         return publish_files(

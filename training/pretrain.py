@@ -36,7 +36,7 @@ from gristmill.training.checkpoint import building, load_model, save_model, vers
 from gristmill.training.loop import Budget, Kept, curve, line, mean_loss, optimizer_of, speed, train
 from gristmill.training.model import Objective, Shape, build, configuration
 from gristmill.training.plan.flops import STAGES
-from gristmill.training.plan.memory import row_bytes, states
+from gristmill.training.plan.memory import loss_bytes, row_bytes, states
 from gristmill.training.plan.shape import read_config
 from gristmill.training.pretraining.parallel import Peers, joined, spread, whole
 from gristmill.training.pretraining.spec import RUNNING, Opened, PretrainSpec
@@ -100,7 +100,7 @@ def _run(spec: PretrainSpec, peers: Peers) -> Dataset:
 
 def dry(spec: PretrainSpec) -> dict[str, Any]:
     """What `run` would take: tokens, steps or seconds, and bytes of memory of each process by plan/memory.py, which
-    counts mixed precision and all logits of a piece; on a CPU activations are up to twice as much, logits are less."""
+    counts mixed precision; on a CPU activations are up to twice as much."""
     with joined() as peers:
         opened = Opened.of(spec)
         seq_len, size = opened.shards[0].seq_len, peers.world.size
@@ -111,6 +111,7 @@ def dry(spec: PretrainSpec) -> dict[str, Any]:
         rows = spec.rows // size // spec.accumulate
         memory = states(shape.parameters, size, spec.parallel, "autocast")
         memory["activations"] = rows * row_bytes(shape, seq_len, STAGES["pretrain"], spec.checkpointing, "autocast")
+        memory["loss"] = loss_bytes(shape, STAGES["pretrain"], rows * seq_len)
         told = {name: round(value) for name, value in memory.items()}
         return {
             "parameters": shape.parameters,
@@ -138,7 +139,6 @@ def _stats(spec: PretrainSpec, opened: Opened, kept: Kept, stream: Stream) -> di
         "data": opened.sources[0].digest if len(opened.sources) == 1 else [item.digest for item in opened.sources],
         "tokenizer": opened.shards[0].tokenizer,
         "template": None if opened.before is None else opened.before.manifest["stats"].get("template"),
-        "loss_curve": curve(kept.metrics),
     }
 
 
@@ -150,7 +150,7 @@ def _publish(
     with building(spec.root, spec.name) as folder:
         lines = [json.dumps(dataclasses.asdict(item) | {"cursor": item.cursor.step}) for item in kept.metrics]
         (folder / "files" / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
-        write_json(folder / "files" / "loss_curve.json", stats["loss_curve"])
+        write_json(folder / "files" / "loss_curve.json", curve(kept.metrics))
         save_model(model, folder / "files")
         made = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -2,9 +2,10 @@
 
     python -m gristmill.training.rl --spec spec.json [--dry-run]
 
-TRL samples, weighs and updates, by GRPO or RLOO; who judges is named in `rewards` (training/scoring.py). Samples come
-from transformers, or from vLLM beside the training or as a server. Every sample is published with its scores, reasons,
-log-probabilities and advantage as a dataset of rows, `NAME-rollouts`, that the checkpoint's statistics name.
+TRL samples, weighs and updates, by GRPO or RLOO; who judges is named in `rewards` (training/scoring.py): verifiers, and
+models, which are inputs of the checkpoint like its tasks. Samples come from transformers, or from vLLM beside the
+training or as a server. Every sample is published with its scores, reasons, log-probabilities and advantage as a
+dataset of rows, `NAME-rollouts`, that the checkpoint's statistics name.
 
 The laws kept here: a response that could not be judged gives no gradient and is no part of its group; the order of
 tasks is a pure function of the spec; a run that was stopped goes on to the same bytes, and its rollouts are neither
@@ -33,7 +34,7 @@ import pyarrow as pa
 from gristmill.dataops.dataset import Dataset, InputError, publish_rows
 from gristmill.training import checkpoint
 from gristmill.training.online import rollouts
-from gristmill.training.online.rewards import Outage, check_scorers, open_scorers
+from gristmill.training.online.rewards import Outage, check_scorers, identity, judges, open_scorers
 from gristmill.training.online.tasks import Tasks, open_tasks
 from gristmill.training.plan.shape import read_config
 from gristmill.training.post.data import epochs, plan
@@ -102,16 +103,17 @@ class RlSpec(PostSpec):
 
     @property
     def params(self) -> dict[str, Any]:
-        """Without where a server listens and how a GPU is shared."""
-        return {name: value for name, value in super().params.items() if name not in ("vllm_url", "vllm_memory")}
+        """Without where a server listens, how a GPU is shared, and where the models that judge lie."""
+        own = {name: value for name, value in super().params.items() if name not in ("vllm_url", "vllm_memory")}
+        return own | {"rewards": identity(self.rewards)}
 
 
 def run(spec: RlSpec) -> Dataset:
     """Train and publish, or take what stands. Raises InputError where something is refused, Outage (an OSError) where
-    a scorer or the server is gone, Stopped at SIGTERM; the state is kept in both."""
+    a scorer or the server is gone, Stopped at SIGTERM; what was trained until then is kept."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("rl runs in one process; start it without torchrun")
-    job = open_job(spec, OP, VERSION)
+    job = open_job(spec, OP, VERSION, judges(spec.rewards))
     if job.standing is not None:
         return job.standing
     scorings = open_scorers(spec.rewards)
@@ -132,7 +134,7 @@ def run(spec: RlSpec) -> Dataset:
     trainer.go_on(states[-1] if states else None)
     try:
         logged = job.fit(trainer)
-    except Outage:
+    except (Outage, InputError):  # what can be put right; the same spec goes on
         trainer.keep()
         raise
     after = values()
@@ -153,7 +155,7 @@ def run(spec: RlSpec) -> Dataset:
 
 def dry(spec: RlSpec) -> Mapping[str, Any]:
     """Steps, responses and memory."""
-    job = open_job(spec, OP, VERSION)
+    job = open_job(spec, OP, VERSION, judges(spec.rewards))
     _engine(job)
     tasks, held = _tasks(job)
     longest = max(len(ids) for item in tasks for ids in item.prompts) + spec.max_tokens
@@ -167,7 +169,10 @@ def dry(spec: RlSpec) -> Mapping[str, Any]:
 
 
 def _config(job: Job) -> Path:
-    return Path(job.start.file("config.json"))
+    path = Path(job.start.file("config.json"))
+    if not path.is_file():
+        raise InputError(f"{job.start.name} at {job.start.path} holds no model (config.json): start from a checkpoint")
+    return path
 
 
 def _tasks(job: Job) -> tuple[list[Tasks], list[Tasks]]:

@@ -50,7 +50,8 @@ class Scorer:
 
 def open_scorer(scorer: Scorer) -> Scoring:
     """The function of a scorer: (task rows, their responses) to one Score each, in order. Raises InputError where it
-    cannot be found or made, and from a call where the number of scores is not that of the responses."""
+    cannot be found or made, and from a call where the number of scores is not that of the responses, or one is no
+    number."""
     module, _, function = scorer.call.partition(":")
     try:
         factory = getattr(importlib.import_module(module), function)
@@ -60,6 +61,11 @@ def open_scorer(scorer: Scorer) -> Scoring:
         score = factory(**scorer.settings)
     except TypeError as error:
         raise InputError(f"scorer {scorer.name}: {scorer.call} does not take its settings: {error}") from None
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # the named boundary: it is not ours
+        told = f"{type(error).__name__}: {error}"
+        raise InputError(f"scorer {scorer.name}: {scorer.call} cannot be made: {told}") from error
 
     def scored(rows: Rows, responses: Sequence[str]) -> list[Score]:
         if len(rows) != len(responses):
@@ -74,7 +80,10 @@ def open_scorer(scorer: Scorer) -> Scoring:
             return [Score(None, f"scorer_failed: {type(error).__name__}: {error}"[:500])] * len(rows)
         if len(found) != len(rows):
             raise InputError(f"scorer {scorer.name} gave {len(found)} scores for {len(rows)} responses")
-        return [_sound(item) for item in found]
+        try:
+            return [_sound(item) for item in found]
+        except (TypeError, ValueError):
+            raise InputError(f"scorer {scorer.name} gave {found[0]!r:.100}; a Score, or a number, is wanted") from None
 
     return scored
 

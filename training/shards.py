@@ -113,39 +113,40 @@ def gather(sources: Sequence[Shards], source: np.ndarray, rows: np.ndarray) -> B
     """The batch that holds row rows[i] of sources[source[i]] at place i; the sources have one seq_len."""
     pinned = torch.cuda.is_available()
     shape = (len(rows), sources[0].seq_len)
-    tokens = torch.empty(shape, dtype=torch.int64, pin_memory=pinned)
-    positions = torch.empty(shape, dtype=torch.int64, pin_memory=pinned)
-    length = torch.empty(len(rows), dtype=torch.int64)
-    tokens_out, positions_out, length_out = tokens.numpy(), positions.numpy(), length.numpy()
-    learned: torch.Tensor | None = None
+
+    def empty() -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.int64, pin_memory=pinned)
+
+    batch = Batch(empty(), empty(), empty(), torch.empty(len(rows), dtype=torch.int64))
+    # Row by row through NumPy: torch shares small operations like these among threads, and waits for each to wake.
+    tokens, labels, positions = batch.tokens.numpy(), batch.labels.numpy(), batch.positions.numpy()
+    length = batch.length.numpy()
     for i, (which, row) in enumerate(zip(source, rows, strict=True)):
         shards = sources[which]
         at = int(np.searchsorted(shards.ends, row, side="right"))
         part = shards.parts[at]
         local = row - shards.ends[at] + part.rows
         local = local if part.kept is None else part.kept[local]
-        tokens_out[i] = part.tokens[local]  # the one copy: from the map, widened to int64 on the way
-        positions_out[i] = part.positions[local]
-        length_out[i] = part.length[local]
-        if part.targets is not None:
-            learned = torch.ones(shape, dtype=torch.bool) if learned is None else learned
-            learned.numpy()[i] = part.targets[local]
-        if tokens_out[i].max() >= shards.vocab_size:  # on a GPU this would end in an assertion without a place
-            raise InputError(f"{part.path}: a row has token {tokens_out[i].max()}, vocab_size is {shards.vocab_size}")
-    return Batch(tokens, _labels(tokens, positions, length, learned), positions, length)
+        tokens[i] = part.tokens[local]  # the one copy: from the map, widened to int64 on the way
+        positions[i] = part.positions[local]
+        length[i] = part.length[local]
+        if tokens[i].max() >= shards.vocab_size:  # on a GPU this would end in an assertion without a place
+            raise InputError(f"{part.path}: a row has token {tokens[i].max()}, vocab_size is {shards.vocab_size}")
+        _label(labels[i], tokens[i], positions[i], length[i], None if part.targets is None else part.targets[local])
+    return batch
 
 
-def _labels(
-    tokens: torch.Tensor, positions: torch.Tensor, length: torch.Tensor, learned: torch.Tensor | None
-) -> torch.Tensor:
-    """The rule of `Batch.labels`."""
-    labels = torch.full_like(tokens, IGNORED)
-    real = torch.arange(1, tokens.shape[1]) < length[:, None]
-    real &= positions[:, 1:] != 0
-    if learned is not None:
-        real &= learned[:, 1:]
-    labels[:, :-1] = tokens[:, 1:].masked_fill(~real, IGNORED)
-    return labels
+def _label(
+    labels: np.ndarray, tokens: np.ndarray, positions: np.ndarray, length: int, targets: np.ndarray | None
+) -> None:
+    """Fill in the labels of a row by the rule of `Batch.labels`."""
+    last = max(int(length) - 1, 0)  # the place of the last real token, which has nothing to predict
+    labels[:last] = tokens[1 : last + 1]
+    labels[last:] = IGNORED
+    dropped = positions[1 : last + 1] == 0
+    if targets is not None:
+        dropped |= targets[1 : last + 1] == 0
+    labels[:last][dropped] = IGNORED
 
 
 def _map(shard: Shard, seq_len: int) -> list[_Part]:

@@ -13,6 +13,7 @@ left is a mistake of ours and rises.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -67,7 +68,7 @@ def main(
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which a step without torch does not load
             raise
-        return _fail(f"error: {out_of_memory(str(error))}", 1)
+        return _fail(f"error: {out_of_memory(str(error), kind)}", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
     if os.environ.get("RANK", "0") == "0":
@@ -81,13 +82,29 @@ def summary(dataset: Dataset) -> dict[str, Any]:
     return told | dataset.manifest["stats"]
 
 
-def out_of_memory(error: str) -> str:
-    """Which settings to change, with the device's own first words."""
-    return (
-        f"the device has too little memory ({error.split('. ')[0]}). Raise `accumulate` (pieces of a step; the result "
-        "stays the same), set `checkpointing`, lower `rows`, train a `lora`, or take shorter rows; --dry-run tells "
-        "what a setting needs"
-    )
+#: What takes less memory, by the field of a spec that says so, what changes the result least first.
+LESS = {
+    "accumulate": "raise `accumulate` (pieces of a step; the result stays the same)",
+    "checkpointing": "set `checkpointing`",
+    "parallel": 'set `parallel` to "fsdp" and take more processes',
+    "batch_tokens": "lower `batch_tokens`",
+    "rollout_tokens": "lower `rollout_tokens`",
+    "tokens": "lower `tokens`",
+    "vllm_memory": "lower `vllm_memory`",
+    "engine": "give `engine` a smaller `window` or `memory`",
+    "rows": "lower `rows`",
+    "group": "lower `group`",
+    "lora": "train a `lora`",
+}
+
+
+def out_of_memory(error: str, kind: type) -> str:
+    """Which settings of a spec's class to change, with the device's own first words."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    known = [advice for name, advice in LESS.items() if name in fields]
+    *most, last = [*known, "take shorter rows"]
+    advice = f"{', '.join(most)} or {last}" if most else last
+    return f"the device has too little memory ({error.split('. ')[0]}): {advice}; --dry-run tells what a setting needs"
 
 
 def _terminate(*_: object) -> NoReturn:

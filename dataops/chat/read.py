@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
@@ -47,6 +48,11 @@ def read_files(store: Store, name: str, paths: Sequence[str], shape: Name) -> Da
     file or a format that there is not."""
     if shape not in SHAPES:
         raise InputError(f"no shape {shape!r}; there are: {', '.join(SHAPES)}")
+    for path in paths:
+        if path.lower().endswith(".json") and Path(path).is_file() and _head(path).startswith(b"["):
+            raise InputError(
+                f"{path} is one JSON array, and chat data is read line by line: jq -c '.[]' {path} > chats.jsonl"
+            )
     files = find_files(list(paths))
     other = next((file for file in files if file.format.partition(".")[0] not in ("jsonl", "parquet")), None)
     if other is not None:
@@ -55,6 +61,11 @@ def read_files(store: Store, name: str, paths: Sequence[str], shape: Name) -> Da
     content = sha256_json([[file.name, file.format, digests[file.url]] for file in files])
     reading = read_rows(shape=shape, files_context=files, digests_context=digests)
     return store.build(name, reading, [], external=[content])
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(1 << 10).removeprefix(_BOM).lstrip()
 
 
 def _plan(
@@ -80,7 +91,7 @@ def _others(files: Sequence[SourceFile]) -> dict[str, tuple[pl.DataType, bool]]:
     return {name: joint(found) for name, found in sorted(kinds.items())}
 
 
-@op("chat.read", version=2, kind="source", plan=_plan)
+@op("chat.read", version=3, kind="source", plan=_plan)
 def read_rows(
     task: tuple[SourceFile, str, Mapping[str, tuple[pl.DataType, bool]]],
     *,

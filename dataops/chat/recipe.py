@@ -10,13 +10,13 @@ The law: rows too long for `max_tokens` are in the ledger; none is cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from gristmill.dataops.chat.encode import encode_chats, encode_pairs, encode_thumbs
 from gristmill.dataops.chat.read import read_files
 from gristmill.dataops.chat.template import for_chat
-from gristmill.dataops.dataset import Dataset
+from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.pack import best_fit, check_seq_len
 from gristmill.dataops.store import Store
 
@@ -24,6 +24,44 @@ from gristmill.dataops.store import Store
 def chat(store: Store, tokenizer: Dataset, template: str | None = None, *, name: str = "chat") -> Dataset:
     """The chat tokenizer of a tokenizer dataset; for `template` see `for_chat`."""
     return store.build(name, for_chat(tokenizer, template), [tokenizer])
+
+
+def speaker(store: Store, reference: str, template: str | None = None) -> Dataset:
+    """The chat tokenizer that a reference means: itself; that of a model; or <name>-chat, made here of a tokenizer, or
+    of the tokenizer of a model that does not chat yet, and `template` (see `for_chat`). Raises InputError for other
+    datasets, for a model whose tokenizer is not in the store, and for a template where there is one already."""
+    given = store.get(reference)
+    stats = given.manifest["stats"]
+    plain = "eod_token" in stats
+    if given.kind != "checkpoint" or not (plain or stats.get("tokenizer")):
+        raise InputError(
+            f"{reference} is of kind {given.kind} and no tokenizer: name a tokenizer, a chat tokenizer or a model"
+        )
+    if plain:
+        return chat(store, given, template, name=f"{given.name}-chat")
+    if stats.get("template") is None:
+        own = _standing(store, reference, lambda item: item.digest == stats["tokenizer"])
+        return chat(store, own, template, name=f"{own.name}-chat")
+    if template is not None:
+        raise InputError(
+            f"{reference} speaks template {stats['template'][:12]} already: leave the template out, or name a tokenizer"
+        )
+    if {"vocab_size", "eod"} <= stats.keys():
+        return given
+    alike = {name: stats[name] for name in ("tokenizer", "template")}  # of a model trained here
+
+    def same(item: Dataset) -> bool:
+        known: dict[str, Any] = item.manifest["stats"]
+        return item.kind == "checkpoint" and alike.items() <= known.items() and {"vocab_size", "eod"} <= known.keys()
+
+    return _standing(store, reference, same)
+
+
+def _standing(store: Store, reference: str, is_it: Callable[[Dataset], bool]) -> Dataset:
+    found = next((item for item in store.all() if is_it(item)), None)
+    if found is None:
+        raise InputError(f"the tokenizer of {reference} is not under {store.root}: name one that is")
+    return found
 
 
 def sft(

@@ -114,11 +114,11 @@ def _message(value: Any, name: str) -> dict[str, Any]:
 
 
 def _part(value: Any, name: str) -> str:
-    """The text of one part of a content that is a list of parts."""
+    """The text of one part of a content that is a list of parts; LLaMA-Factory's keep it as `value`."""
     kind = value.get("type") if isinstance(value, dict) else None
     if kind != "text":
         raise Fault("wrong_type", f"{name} has a part of type {kind!r}; only text is covered")
-    return _text(value.get("text"), f"a part of {name}")
+    return _text(value.get("text", value.get("value")), f"a part of {name}")
 
 
 def _present(row: Row, name: str, where: str = "") -> Any:

@@ -53,11 +53,11 @@ def for_chat(tokenizer: Dataset, template: str | None = None) -> Op:
 def template_text(tokenizer: Dataset, template: str | None) -> tuple[str, str]:
     """(what to call it, the template's text); see `for_chat`."""
     if template is None:
-        own = _of_folder(Path(tokenizer.file("")))
+        own = of_folder(Path(tokenizer.file("")))
         return (f"of {tokenizer.name}", own) if own is not None else template_text(tokenizer, "chatml")
     where = Path(template)
     if where.is_dir():
-        text = _of_folder(where)
+        text = of_folder(where)
         if text is None:
             raise InputError(f"{where} has no chat_template.jinja, and no tokenizer_config.json that holds a template")
         return str(where), text
@@ -68,7 +68,8 @@ def template_text(tokenizer: Dataset, template: str | None) -> tuple[str, str]:
     raise InputError(f"no chat template {template!r}: give a .jinja file, a folder, or one of {', '.join(built_in())}")
 
 
-def _of_folder(folder: Path) -> str | None:
+def of_folder(folder: Path) -> str | None:
+    """The chat template that a model's or a tokenizer's folder holds. Raises InputError where there are several."""
     file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if file.is_file():
         return _decoded(file)

@@ -36,6 +36,13 @@ def positive(text: str) -> int:
     return value
 
 
+def folder_name(text: str) -> str:
+    """What a dataset may be called, for argparse: one folder under the root."""
+    if not text or text.startswith(".") or set(text) & set("/@:\0"):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot name a dataset: no /, @ or :, and no dot in front")
+    return text
+
+
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns lined up; those in `right` are numbers."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

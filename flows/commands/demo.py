@@ -1,4 +1,4 @@
-"""The main job end to end on a crawl made on the spot, with a tiny model trained on the tokens."""
+"""The whole way on a crawl made on the spot: pages, tokens, a tiny model, and what post-training makes of it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,41 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gristmill.dataops.store import Store
-from gristmill.flows.commands.common import Result, positive
-from gristmill.flows.commands.run import run_pretrain_data, told
+from gristmill.flows.commands.common import Result, positive, table
+from gristmill.flows.commands.run import run_pretrain_data
+from gristmill.flows.commands.run import told as run_told
+from gristmill.flows.commands.trace_row import told as trace_told
+from gristmill.flows.commands.trace_row import traced
 
-HELP = "Make a crawl on the spot, run the whole flow on it and pretrain a tiny model on the tokens."
+if TYPE_CHECKING:
+    from gristmill.flows.stages import Stage
+
+HELP = "Make a crawl on the spot, clean it, pretrain a tiny model on it, post-train, gate and promote that."
+
+#: What is told of a stage: of its step, and of its evaluation with the way to print it.
+_TOLD = (
+    "name", "key", "path", "steps", "tokens", "first_loss", "last_loss", "unigram_entropy", "rewards", "validation",
+)  # fmt: skip
+_SHOWN = {"text/loss": ".3f", "sums/pass@1": ".0%"}
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """How long to train."""
     command.add_argument("--train-seconds", type=positive, default=60, help="how long to pretrain (default 60)")
+    command.add_argument(
+        "--until", choices=["pretrain", "rl"], default="rl", help="the last stage: a base model, or all (default rl)"
+    )
     command.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
 
 
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
-    """The main job end to end on a crawl made on the spot, with a tiny model trained on the tokens."""
+    """The main job end to end; status 1 where a model is blocked."""
     from gristmill.dataops.sample import write_sample
-    from gristmill.flows.train import named, train
+    from gristmill.flows.demo import SEQ_LEN, post_train
+    from gristmill.flows.stages import Blocked
 
     root = Path(settings["root"])
     root.mkdir(parents=True, exist_ok=True)
@@ -43,23 +59,32 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
         flush=True,
     )
     # A small vocabulary and short rows, so that a model of a few million weights learns something in a minute.
-    settings = {"vocab_size": 4_096, "seq_len": 512, **settings}
+    settings = {"vocab_size": 4_096, "seq_len": SEQ_LEN, **settings}
     leak = next(case for case in truth["cases"] if case["kind"] == "benchmark_leak")
     benchmark = root / "bakery.jsonl"
     benchmark.write_text(json.dumps({"prompt": leak["prompt"], "answer": leak["answer"]}) + "\n")
     _write_answers(root)
-    settings |= {"redact": [], "benchmarks": [str(benchmark)]}
+    settings |= {"redact": [], "benchmarks": [str(benchmark)], "holdout": ("page", 0.05)}
     result = run_pretrain_data([str(path)], settings)
     result["sample"] = {"path": str(path), "pages": truth["pages"], "seconds": made}
-    print(f"  pretraining a tiny transformer for {options.train_seconds} s", file=sys.stderr, flush=True)
     store = Store(root)
-    spec = {
-        "data": [named(store.get("packed"))], "seconds": options.train_seconds, "model": {"depth": 2}, "rows": 2,
-        "optimiser": {"learning_rate": 2e-3},
-    }  # fmt: skip
-    result["checkpoint"] = train("pretrain", store, spec)
-    result["try"] = _try_next(root, truth)
+    try:
+        stages = post_train(store, options.train_seconds, options.until)
+    except Blocked as blocked:
+        return {**result, "blocked": str(blocked), "status": 1}, f"{run_told(result)}\n\n{blocked}"
+    result["gates"] = str(root / "gates.yaml")
+    result["stages"] = [_row(item) for item in stages]
+    result["trace"] = traced(store, stages[-1].model, 0)
+    result["try"] = _try_next(root, truth, stages[-1].model.name)
+    result["seconds_in_all"] = round(time.perf_counter() - started, 1)
     return result, _text(result)
+
+
+def _row(item: Stage) -> dict[str, Any]:
+    """A stage as data."""
+    told = {name: value for name, value in item.told.items() if name in _TOLD}
+    by = item.model.manifest["ops"][-1]["name"]
+    return {**told, "by": by, **{name: item.value(name) for name in _SHOWN}, "seconds": round(item.seconds, 1)}
 
 
 def _write_answers(root: Path) -> None:
@@ -70,21 +95,28 @@ def _write_answers(root: Path) -> None:
         (root / f"{name}.jsonl").write_text("".join(f"{json.dumps(case)}\n" for case in cases))
 
 
-def _try_next(root: Path, truth: dict[str, Any]) -> list[str]:
+def _try_next(root: Path, truth: dict[str, Any], model: str) -> list[str]:
     """Three commands that show something on the demo's data."""
     twin = next(case for case in truth["cases"] if case["kind"].startswith("near"))
     at = f" --root {shlex.quote(str(root))}"
     me = "gristmill" if shutil.which("gristmill") else shlex.quote(os.path.relpath(sys.argv[0]))
-    return [f"{me} why {twin['uri']}{at}", f"{me} trace packed 0 100{at}", f"{me} show clean{at}"]
+    return [f"{me} why {twin['uri']}{at}", f"{me} report {model}{at}", f"{me} show clean{at}"]
 
 
 def _text(result: dict[str, Any]) -> str:
-    model = result["checkpoint"]
+    base, last = result["stages"][0], result["stages"][-1]
+    rows = [["model", "by", "loss on held-out text", "held-out sums right", "seconds"]]
+    for row in result["stages"]:
+        shown = ["" if row[name] is None else f"{row[name]:{form}}" for name, form in _SHOWN.items()]
+        rows.append([f"{row['name']}:{row['key'][:12]}", row["by"], *shown, f"{row['seconds']:.0f}"])
     lines = [
-        told(result),
-        f"Model: loss {model['first_loss']:.2f} -> {model['last_loss']:.2f} in {model['steps']:,} steps "
-        f"({model['tokens']:,} tokens; knowing only how frequent each token is gives {model['unigram_entropy']:.2f})\n"
-        f"       {model['path']}",
+        run_told(result),
+        f"Model: loss {base['first_loss']:.2f} -> {base['last_loss']:.2f} in {base['steps']:,} steps of pretraining "
+        f"({base['tokens']:,} tokens; knowing only how frequent each token is gives {base['unigram_entropy']:.2f})",
+        f"Each model passed {result['gates']} before the next was made of it:\n{table(rows, right=(2, 3, 4))}",
+        f"Promoted: {last['name']}@promoted in {last['path']}" if last is not base else f"Published: {base['path']}",
+        f"Where its first sample of pretraining comes from:\n{trace_told(result['trace'])}",
         "Try next:\n" + "\n".join(f"  {command}" for command in result["try"]),
+        f"{result['seconds_in_all']:.0f} s in all",
     ]
     return "\n\n".join(lines)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from gristmill.dataops.gates.judge import Verdict
 from gristmill.flows.commands.common import REFERENCE, Result, open_store, table
 
 HELP = "Judge a checkpoint by gates: it passes, or is blocked with the reasons (exit status 1)."
-
-#: The gates that are used where no file is named.
-DEFAULT = Path(__file__).parents[1] / "gates.yaml"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -32,20 +28,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """Candidate, then passed or blocked; status 1 where it is blocked."""
-    from gristmill.dataops.gates.conditions import read_gates
-    from gristmill.dataops.gates.judge import judge
-    from gristmill.dataops.gates.record import put_up, record, state_of
-    from gristmill.dataops.gates.sides import sides
+    from gristmill.dataops.gates.record import state_of
+    from gristmill.flows.stages import GATES, hold
 
-    gates = read_gates(DEFAULT if options.gates is None else options.gates)
     store = open_store(settings)
     model = store.get(options.model)
-    put_up(store, model)
     evaluations = [store.get(name) for name in options.evaluation]
     parents = [store.get(name) for name in options.parent_evaluation]
-    found = sides(store, model, gates, evaluations, parents)
-    verdicts = judge(gates, found.stage, found.model, found.others)
-    judgement = record(store, model, gates, verdicts, found.held)
+    judgement, verdicts = hold(store, model, options.gates or GATES, evaluations, parents)
     stats = judgement.manifest["stats"]
     result = {
         "model": stats["model"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,9 @@ def _writer(dataset: Dataset) -> Callable[[Dataset, Path], tuple[Path, Path]]:
     """What writes the page of a dataset of its kind."""
     from gristmill.dataops.gates.sides import is_evaluation
     from gristmill.dataops.report.checkpoint import write_checkpoint
+    from gristmill.dataops.report.evaluation import write_evaluation
     from gristmill.dataops.report.page import write_report
 
     if dataset.kind == "checkpoint":
         return write_checkpoint
-    if is_evaluation(dataset) and importlib.util.find_spec("gristmill.dataops.report.evaluation"):
-        return importlib.import_module("gristmill.dataops.report.evaluation").write_evaluation
-    return write_report
+    return write_evaluation if is_evaluation(dataset) else write_report

@@ -12,7 +12,7 @@ from gristmill.flows.checks import check_pretrain_data
 from gristmill.flows.commands.common import Result, funnel, positive, table
 
 #: Settings of this command alone; the others have defaults elsewhere.
-_OWN = ("rules", "classifier", "redact", "blocklists", "benchmarks", "after")
+_OWN = ("rules", "classifier", "redact", "blocklists", "benchmarks", "after", "holdout")
 
 HELP = "Run a flow: pretrain-data goes from crawl files to packed token shards."
 
@@ -38,6 +38,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--redact", nargs="*", metavar="TYPE", help="replace personal data (no TYPE: all but ids)")
     command.add_argument("--benchmarks", nargs="+", metavar="FILE", help="drop pages that hold items of these")
     command.add_argument("--after", metavar="UNIQUE", help="a version of `unique`: drop what it and its batches hold")
+    command.add_argument(
+        "--holdout", metavar="BY=SHARE", type=_share, help="keep pages out of training, whole hosts or pages: host=0.01"
+    )
     command.add_argument("--blocklists", nargs="+", metavar="FILE", help="hosts, domains, URLs, substrings to refuse")
     command.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
 
@@ -48,6 +51,16 @@ def _scored(text: str) -> tuple[str, float]:
         return name, float(least)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SCORE") from None
+
+
+def _share(text: str) -> tuple[str, float]:
+    by, _, share = text.partition("=")
+    try:
+        if by in ("host", "page") and 0 < float(share) < 1:
+            return by, float(share)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not host=SHARE or page=SHARE, a share between 0 and 1")
 
 
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:

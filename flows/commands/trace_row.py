@@ -1,13 +1,18 @@
-"""From a row, or from a model, back to the record it came from."""
+"""From a row, or from a model, back to the record it came from; from a response that was trained on, to its task."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from gristmill.dataops.dataset import Dataset
+from gristmill.dataops.store import Store
 from gristmill.flows.commands.common import CUT, REFERENCE, Result, open_store, table
 
-HELP = "Go from a row (and a token in it), or from a model, back to the page and its WARC record, read again."
+HELP = (
+    "Go from a row (and a token in it), or from a model, back to the page and its WARC record, read again; from one of "
+    "a model's rollouts to its scores and its task."
+)
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -19,24 +24,33 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """From a row back to its source."""
+    from gristmill.flows import rollouts
+
+    store = open_store(settings)
+    dataset = store.get(options.name)
+    if rollouts.is_rollouts(dataset):
+        story = rollouts.rollout(dataset, options.row)
+        return story, rollouts.told(story)
+    story = traced(store, dataset, options.row, options.position)
+    return story, told(story)
+
+
+def traced(store: Store, dataset: Dataset, row: int, position: int | None = None) -> dict[str, Any]:
+    """The way back from a row, or from a model's sample: models, dataset, page and record."""
     from gristmill.dataops.catalogue import Index
     from gristmill.dataops.lineage import trace as go
     from gristmill.flows.models import is_model, pretrained, sample
 
-    store = open_store(settings)
-    dataset, row = store.get(options.name), options.row
-    models = []
-    if is_model(dataset):
-        chain, base = pretrained(dataset)
-        models = [{"name": item.name, "key": item.key, "op": item.manifest["ops"][-1]["name"]} for item in chain]
-        dataset, row = sample(base, row)
-    story = go(Index.open(store), dataset, row, options.position)
-    if models:
-        story = {"models": models, "sample": options.row, **story}
-    return story, _text(story)
+    if not is_model(dataset):
+        return go(Index.open(store), dataset, row, position)
+    chain, base = pretrained(dataset)
+    models = [{"name": item.name, "key": item.key, "op": item.manifest["ops"][-1]["name"]} for item in chain]
+    story = go(Index.open(store), *sample(base, row), position)
+    return {"models": models, "sample": row, **story}
 
 
-def _text(story: dict[str, Any]) -> str:
+def told(story: dict[str, Any]) -> str:
+    """As lines for a terminal."""
     page, record = story["page"], story["record"]
     token = (
         f", position {story['position']} = token {story['token_in_document']:,} of the document"

@@ -37,15 +37,16 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="FIELD=JSON",
         help="any other field, such as optimiser.learning_rate=1e-5",
     )
-    command.add_argument("--processes", type=positive, default=1, metavar="N", help="on one machine, by torchrun")
+    command.add_argument("--processes", type=positive, default=1, metavar="N", help="on this machine, one for each GPU")
     command.add_argument(
         "--dry-run", action="store_true", help="say how many steps and how much memory, and do nothing"
     )
 
 
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
-    """Run it."""
-    from gristmill.flows.train import train
+    """Run it; stopped by SIGTERM, its status is the step's own."""
+    from gristmill.flows.ranks import STOPPED
+    from gristmill.flows.train import Terminated, train
 
     store = open_store(settings)
     spec = _read(options.spec) if options.spec else {}
@@ -60,7 +61,11 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
         spec["name"] = options.name
     for item in options.set:
         put(spec, item)
-    told = train(options.step, store, spec, processes=options.processes, dry=options.dry_run)
+    try:
+        told = train(options.step, store, spec, processes=options.processes, dry=options.dry_run)
+    except Terminated:
+        message = "stopped; what is published is whole, and the same command goes on from the state that is kept"
+        return {"error": message, "status": STOPPED}, f"gristmill: {message}"
     return told, _text(told)
 
 

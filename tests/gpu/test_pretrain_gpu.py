@@ -186,5 +186,6 @@ def test_two_gpus_learn_what_one_does(tmp_path, kind):
         command = [sys.executable, "-m", *launch, "gristmill.training.pretrain", "--spec", str(tmp_path / "spec.json")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout)["loss_curve"]["loss"])
+        made = Dataset.load(json.loads(done.stdout)["path"])
+        found.append(json.loads(Path(made.file("loss_curve.json")).read_text())["loss"])
     np.testing.assert_allclose(found[1], found[0], rtol=3e-2)

@@ -14,12 +14,13 @@ Not covered: JSON schemas (`structured` is about choices), several devices, and 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # Read when torch loads. Threads that spin while they wait for each other triple a step's time on cores that are shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -45,16 +46,20 @@ from gristmill.training.engines.prompts import (
     number,
     texts,
 )
+from gristmill.training.engines.settings import BATCH_TOKENS
 
+T = TypeVar("T")
 #: A common beginning of at least so many tokens is computed once for a whole call.
 SHARED = 32
+TOO_LITTLE, ELSEWHERE = "the device has too little memory for", "take a smaller model or a server"
 
 
 class TransformersEngine:
     """A causal language model in a local folder (configuration, safetensors, tokenizer with a chat template).
 
     On a GPU where there is one unless `device` says otherwise; `dtype` is bfloat16 there and float32 on a CPU.
-    `batch_tokens` is the most tokens of a batch, padding counted: memory, never results. `name` and `version` say what
+    `batch_tokens` is the most tokens of a batch, padding counted: memory, never results, and less by itself where a
+    device has too little; where that does not do for one conversation, OSError rises. `name` and `version` say what
     is in the folder and not where it lies: kind and size, and a hash of its files with the dtype. Raises InputError for
     a folder without a model, a tokenizer or a chat template.
     """
@@ -62,7 +67,12 @@ class TransformersEngine:
     structured = True
 
     def __init__(
-        self, folder: str | Path, *, device: str | None = None, dtype: str | None = None, batch_tokens: int = 8_192
+        self,
+        folder: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         kind = dtype or ("bfloat16" if self.device.type == "cuda" else "float32")
@@ -73,7 +83,10 @@ class TransformersEngine:
         self.tokenizer = self.prompts.tokenizer
         disable_progress_bar()
         model: Any = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=getattr(torch, kind))
-        self.model = model.to(self.device).eval()
+        try:
+            self.model = model.to(self.device).eval()
+        except torch.OutOfMemoryError:
+            raise OSError(f"{path}: {TOO_LITTLE} the weights: give `dtype` bfloat16, or {ELSEWHERE}") from None
         self.name = f"{model.config.model_type}-{model.num_parameters() / 1e6:.0f}M"
         self.version = f"{folder_digest(path)[:16]}/{kind}"
         self.batch_tokens = batch_tokens
@@ -132,10 +145,11 @@ class TransformersEngine:
         config = GenerationConfig(
             max_new_tokens=max_tokens, do_sample=False, eos_token_id=self.ends, pad_token_id=self._pad()
         )
-        for part in self._batches([len(ids[i]) + max_tokens for i in fit]):
-            rows_ids = [ids[fit[k]] for k in part]
-            tokens, mask = self._padded(rows_ids)
-            drawing = _Drawing(rows_ids, temperature, seed, self.device)
+
+        def generated(part: list[int]) -> tuple[list[list[int]], _Drawing]:
+            rows = [ids[fit[k]] for k in part]
+            tokens, mask = self._padded(rows)
+            drawing = _Drawing(rows, temperature, seed, self.device)
             with torch.inference_mode():
                 out = self.model.generate(
                     tokens,
@@ -143,7 +157,9 @@ class TransformersEngine:
                     generation_config=config,
                     logits_processor=LogitsProcessorList([drawing]),
                 )
-            told = out[:, tokens.shape[1] :].tolist()
+            return out[:, tokens.shape[1] :].tolist(), drawing
+
+        for part, (told, drawing) in self._each([len(ids[i]) + max_tokens for i in fit], generated):
             lengths = [next((n + 1 for n, t in enumerate(row) if t in self.ends), len(row)) for row in told]
             replied = self.tokenizer.batch_decode(
                 [row[:length] for row, length in zip(told, lengths, strict=True)],
@@ -176,11 +192,13 @@ class TransformersEngine:
         sequences = list(wanted)
         keep = max((len(suffix) for row in wanted.values() for _, _, suffix in row), default=1)
         shared = self._shared(sequences, keep)
-        for part in self._batches([len(sequence) for sequence in sequences]):
-            rows = [sequences[k] for k in part]
-            table = self._last(rows, keep, shared)
-            for at, row in enumerate(rows):
-                for i, j, suffix in wanted[row]:
+
+        def scored(part: list[int]) -> torch.Tensor:
+            return self._last([sequences[k] for k in part], keep, shared)
+
+        for part, table in self._each([len(sequence) for sequence in sequences], scored):
+            for at, k in enumerate(part):
+                for i, j, suffix in wanted[sequences[k]]:
                     steps = table[at, keep - len(suffix) :]
                     scores[i][j] = float(steps.gather(1, torch.tensor(suffix)[:, None]).double().sum())
         return scores
@@ -232,16 +250,26 @@ class TransformersEngine:
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor(tokens, device=self.device), torch.tensor(mask, device=self.device)
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Positions of sequences by length, longest first (so that a lack of memory shows at once)."""
-        part: list[int] = []
-        for k in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
-            if part and (len(part) + 1) * lengths[part[0]] > self.batch_tokens:
-                yield part
-                part = []
-            part.append(k)
-        if part:
-            yield part
+    def _each(self, lengths: Sequence[int], call: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
+        """`call` of positions of sequences in batches, longest first (so that a lack of memory shows at once)."""
+        waiting = sorted(range(len(lengths)), key=lambda k: -lengths[k])
+        while waiting:
+            longest = max(lengths[waiting[0]], 1)
+            part = waiting[: max(1, self.batch_tokens // longest)]
+            done: T | None = None
+            with contextlib.suppress(torch.OutOfMemoryError):
+                done = call(part)
+            if done is not None:
+                del waiting[: len(part)]
+                yield part, done
+                continue
+            torch.cuda.empty_cache()
+            if len(part) == 1:
+                raise OSError(
+                    f"{TOO_LITTLE} one conversation of {longest:,} tokens, its reply counted: "
+                    f"lower `max_tokens`, give `dtype` bfloat16, or {ELSEWHERE}"
+                )
+            self.batch_tokens = len(part) // 2 * longest  # results do not depend on it
 
 
 class _Drawing(LogitsProcessor):

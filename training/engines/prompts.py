@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,9 +24,9 @@ _SPECIAL = re.compile(r"<\|[^|<>\s]{1,60}\|>|<｜[^｜<>]{1,60}｜>|</?s>|\[/?IN
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply: its text (None where there is none but a reason); the tokens it took, the end of the turn counted; why
-    it ended (`stop`, `length`); and the sum of those tokens' log-probabilities (nats) under the model at temperature 1.
-    None where an engine does not know."""
+    """A reply: its text, which is None where a model only thought, or where what it wrote is none of the choices or no
+    whole JSON; the tokens it took, the end of the turn counted; why it ended (`stop`, `length`); and the sum of those
+    tokens' log-probabilities (nats) under the model at temperature 1. None where an engine does not know."""
 
     text: str | None
     tokens: int | None = None
@@ -156,16 +156,15 @@ def common(rows: Sequence[Sequence[int]]) -> int:
     return next((n for n, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1), min(map(len, rows)))
 
 
-def held(reply: Reply | None, choices: Sequence[str] | None, schema: Mapping[str, Any] | None) -> Reply | None:
-    """A reply that is what was asked for: one of the choices, or whole JSON; otherwise there is no reply."""
-    if reply is None or (choices is not None and reply.text not in choices):
-        return None
+def held(reply: Reply, choices: Sequence[str] | None, schema: Mapping[str, Any] | None) -> Reply:
+    """A reply whose text is what was asked for, one of the choices or whole JSON; otherwise it has none."""
+    kept = choices is None or reply.text in choices
     if schema is not None:
         try:
             json.loads(reply.text or "")
         except (ValueError, RecursionError):
-            return None  # cut at max_tokens
-    return reply
+            kept = False  # cut at max_tokens
+    return reply if kept else replace(reply, text=None)
 
 
 def room(choices: Sequence[str]) -> int:

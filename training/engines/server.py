@@ -144,7 +144,9 @@ class ServerEngine:
             messages = self._messages(conversations[at])
             drawn = number(f"{seed}:{json.dumps(messages)}", 31)
             reply = self._reply(fixed | {"messages": messages, "seed": drawn}, at)
-            if reply is not None and reply.text is not None and choices is not None and not self._vllm:
+            if reply is None:
+                return None
+            if reply.text is not None and choices is not None and not self._vllm:
                 reply = Reply(_unwrapped(reply.text), reply.tokens, reply.finish)
             return held(reply, choices, schema)
 
@@ -232,9 +234,12 @@ class ServerEngine:
         return answer.data or None if answer.status == 200 else None
 
     def _listed(self) -> list[dict[str, Any]]:
-        answer = self._wire.ask(
-            "/v1/models", read=lambda data: [{**entry, "id": entry["id"]} for entry in data["data"]]
-        )
+        try:
+            answer = self._wire.ask(
+                "/v1/models", read=lambda data: [{**entry, "id": entry["id"]} for entry in data["data"]]
+            )
+        except OSError as error:
+            raise OSError(f"{error}: start the server, as with `vllm serve MODEL`, or put its address right") from None
         if answer.status != 200:
             raise InputError(
                 f"{self.url}/v1/models has status {answer.status}: that is no server of this protocol; "

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gristmill.dataops.dataset import InputError
 from gristmill.training.engines.prompts import Replying
 from gristmill.training.spec import check_fields
 
+#: Of a batch of the transformers engine at most, padding counted.
+BATCH_TOKENS = 8_192
 _USES = {
     "transformers": ("folder", "dtype"),
     "vllm": ("folder", "dtype", "window", "memory"),
@@ -61,18 +63,57 @@ class EngineSettings:
         return [name for name in self.__dataclass_fields__ if name != "kind" and getattr(self, name) is not None]
 
 
+def check_folder(settings: EngineSettings, folder: str | Path | None = None) -> Path | None:
+    """Where the model of `open_engine` lies; None for a server that is held to none. Raises InputError where there has
+    to be one and is not."""
+    where = folder if settings.folder is None else settings.folder
+    if where is None and settings.kind != "server":
+        raise InputError(f"engine: {settings.kind} needs the folder of a model, in `folder` or from the step's model")
+    wanted = "tokenizer_config.json" if settings.kind == "server" else "config.json"
+    if where is not None and not (Path(where) / wanted).is_file():
+        raise InputError(f"{where}: no {wanted}; a model's folder is wanted (for a GGUF file see from_gguf)")
+    return None if where is None else Path(where)
+
+
+def needs(settings: EngineSettings, folder: str | Path | None = None) -> dict[str, Any]:
+    """Bytes of memory by part that the engine takes on this machine, at most; nothing for a server, which has its own,
+    nor for what training/plan/shape.py cannot count. Raises InputError as `check_folder` does."""
+    where = check_folder(settings, folder)
+    if settings.kind == "server" or where is None:
+        return {}
+    import torch
+
+    from gristmill.training.plan.shape import read_config
+
+    try:
+        shape = read_config(where / "config.json")
+    except InputError:
+        return {}
+    gpu = torch.cuda.is_available()
+    whole = settings.dtype == "float32" or (settings.dtype is None and settings.kind == "transformers" and not gpu)
+    width = 4 if whole else 2
+    parts = {"weights": shape.parameters * width}
+    if settings.kind == "transformers":
+        parts["cache"] = 2 * BATCH_TOKENS * shape.layers * shape.keys * width
+    elif gpu:  # vLLM takes its share whatever the model is
+        share = 0.9 if settings.memory is None else settings.memory
+        parts["cache"] = int(share * torch.cuda.mem_get_info()[1]) - parts["weights"]
+    else:
+        parts["cache"] = int((1.0 if settings.memory is None else settings.memory) * 2**30)
+    return {**parts, "total": sum(parts.values())}
+
+
 def open_engine(settings: EngineSettings, folder: str | Path | None = None) -> Replying:
     """The engine that a spec chose, over `folder` unless the settings name one. `close()` gives back what it holds.
     Raises InputError where there is no model to load or the server has another one, OSError where there is no server.
     """
-    where = folder if settings.folder is None else settings.folder
+    where = check_folder(settings, folder)
     given = {name: getattr(settings, name) for name in settings._given if name not in ("folder", "url")}
     if settings.kind == "server":
         from gristmill.training.engines.server import ServerEngine
 
         return ServerEngine(settings.url or "", folder=where, **given)
-    if where is None:
-        raise InputError(f"engine: {settings.kind} needs the folder of a model, in `folder` or from the step's model")
+    assert where is not None  # check_folder has seen to it
     if settings.kind == "vllm":
         from gristmill.training.engines.inprocess import VllmEngine
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy as np
 from gristmill.dataops.dataset import InputError
 from gristmill.training.evaluation.intervals import ratio
 from gristmill.training.scoring import Score, Scorer, Scoring, open_scorer
+from gristmill.training.spec import Input
 
 
 class Outage(OSError):
@@ -48,6 +49,21 @@ def check_scorers(scorers: Sequence[Scorer]) -> None:
 def open_scorers(scorers: Sequence[Scorer]) -> list[Scoring]:
     """Their functions, in order. Raises InputError for one that cannot be found or made."""
     return [open_scorer(scorer) for scorer in scorers]
+
+
+def judges(scorers: Sequence[Scorer]) -> list[Input]:
+    """The models that judge: what scorers name in their settings by `path` and `digest`."""
+    named = [scorer.settings for scorer in scorers if {"path", "digest"} <= scorer.settings.keys()]
+    return [Input(item["path"], item["digest"]) for item in named]
+
+
+def identity(scorers: Sequence[Scorer]) -> list[dict[str, Any]]:
+    """What scorers are, wherever the models that judge lie."""
+    return [
+        asdict(scorer)
+        | {"settings": {k: v for k, v in scorer.settings.items() if k != "path" or "digest" not in scorer.settings}}
+        for scorer in scorers
+    ]
 
 
 def judge(

@@ -1,12 +1,12 @@
 """Tasks to practise on: rows with a `prompt` of messages, and whatever columns their scorers need.
 
-The laws: a prompt that leaves no room for the answer is left out and counted, never cut; a row without a prompt is
-refused by name; a message cannot write the template's special tokens.
+The laws: a prompt that leaves no room for the answer is left out and counted, never cut; a row without a prompt, or
+whose prompt the template refuses, is named; prompts are rendered as engines render them, so that a message cannot write
+the template's special tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.dataops.dataset import Dataset, InputError
-
-_BLOCK = 1_000  # prompts rendered at a time
+from gristmill.training.engines.prompts import Prompts
 
 Conversation = list[dict[str, str]]
 
@@ -42,7 +41,8 @@ class Tasks:
 
 
 def open_tasks(dataset: Dataset, tokenizer: Any, room: int) -> Tasks:
-    """The tasks whose prompts have at most `room` tokens. Raises InputError for no tasks, or where none fits."""
+    """The tasks whose prompts have at most `room` tokens. Raises InputError for no tasks, where none fits, and
+    for one whose prompt cannot be rendered."""
     where = f"{dataset.name} at {dataset.path}"
     if dataset.base.kind != "rows":
         raise InputError(f"{where} is of kind {dataset.base.kind!r}; tasks are 'rows'")
@@ -52,10 +52,7 @@ def open_tasks(dataset: Dataset, tokenizer: Any, room: int) -> Tasks:
     if missing := [name for name in ("id", "prompt") if name not in names]:
         raise InputError(f"{where} has no column {missing[0]!r} (it has {', '.join(names)}): a task has id and prompt")
     table = pa.concat_tables([shard.read(None) for shard in dataset.shards()])
-    conversations = _conversations(table, where)
-    plain = _plain_of(tokenizer)
-    conversations = [[{**turn, "content": plain(turn["content"])} for turn in turns] for turns in conversations]
-    prompts = render(tokenizer, conversations)
+    conversations, prompts = _rendered(tokenizer, table, where)
     fits = [n for n, ids in enumerate(prompts) if len(ids) <= room]
     if not fits:
         raise InputError(
@@ -71,15 +68,22 @@ def open_tasks(dataset: Dataset, tokenizer: Any, room: int) -> Tasks:
     )
 
 
-def render(tokenizer: Any, conversations: Sequence[Conversation]) -> list[list[int]]:
-    """Token ids of the prompts, up to where the answer begins."""
-    out: list[list[int]] = []
-    for start in range(0, len(conversations), _BLOCK):
-        part = list(conversations[start : start + _BLOCK])
-        out += tokenizer.apply_chat_template(part, add_generation_prompt=True, tokenize=True, return_dict=True)[
-            "input_ids"
-        ]
-    return out
+def _rendered(tokenizer: Any, table: pa.Table, where: str) -> tuple[list[Conversation], list[list[int]]]:
+    """The prompts as the template takes them, and their token ids up to where the answer begins."""
+    from jinja2 import TemplateError
+
+    prompts = Prompts(tokenizer.name_or_path)  # the folder that it was loaded from
+    taken, texts = [], []
+    for number, conversation in enumerate(_conversations(table, where)):
+        try:
+            texts.append(prompts.text(conversation))
+        except TemplateError as error:
+            name = table["id"][number].as_py().hex()
+            raise InputError(
+                f"{where}: row {number} (id {name}): the chat template refuses its messages: {error}"
+            ) from None
+        taken.append(prompts.messages(conversation))
+    return taken, prompts.encode(texts)
 
 
 def _conversations(table: pa.Table, where: str) -> list[Conversation]:
@@ -100,16 +104,3 @@ def _conversations(table: pa.Table, where: str) -> list[Conversation]:
         name = table["id"][number].as_py()
         raise InputError(f"{where}: row {number} (id {name.hex()}) has no prompt, or a message without role or content")
     return conversations
-
-
-def _plain_of(tokenizer: Any) -> Any:
-    """A function that spells special tokens' names in a text with a space, so that they are text like any other."""
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special and len(str(token)) > 1]
-    special.sort(key=len, reverse=True)
-
-    def plain(text: str) -> str:
-        for token in special:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
-
-    return plain

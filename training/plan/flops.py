@@ -22,7 +22,8 @@ class Stage:
 
     `trained` models get a forward and a backward pass, `forwards` more passes have no gradient. `frozen` models stand
     in memory beside the trained ones, `sequences` make up one row (a pair has two), and `generates` says whether the
-    tokens are sampled first; `engine` whether a vLLM of its own does that in the same memory.
+    tokens are sampled first; `engine` whether a vLLM of its own does that in the same memory. `loss` is how logits are
+    computed (memory.py): "chunks" as our pretraining does, "tiles" as TRL does, "whole" all of a piece at once.
     """
 
     trained: int
@@ -31,16 +32,17 @@ class Stage:
     sequences: int = 1
     generates: bool = False
     engine: bool = False
+    loss: str = "tiles"
 
 
 STAGES = {
-    "pretrain": Stage(trained=1, forwards=0, frozen=0),
+    "pretrain": Stage(trained=1, forwards=0, frozen=0, loss="chunks"),
     "sft": Stage(trained=1, forwards=0, frozen=0),
     # The reference's forward pass (Rafailov et al. 2023); none where its log-probabilities are precomputed.
     "dpo": Stage(trained=1, forwards=1, frozen=1, sequences=2),
     # Policy and value are trained, reference and reward stand by (Ouyang et al. 2022): all four of one size, and each
     # gives one forward pass over a rollout before the update.
-    "ppo": Stage(trained=2, forwards=4, frozen=2, generates=True),
+    "ppo": Stage(trained=2, forwards=4, frozen=2, generates=True, loss="whole"),
     # No value model (Shao et al. 2024), no reference since TRL's beta is 0; one pass for the sampler's probabilities.
     "grpo": Stage(trained=1, forwards=1, frozen=0, generates=True, engine=True),
 }

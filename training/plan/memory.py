@@ -4,6 +4,7 @@
     working      the bfloat16 weights that a pass needs beside float32 ones
     frozen       reference and reward models in bfloat16, sharded like the rest
     engine       the share of a colocated vLLM
+    loss         a chunk of logits, and the float32 gradient of the output matrix that is added up over chunks
     activations  by the row: kept for the backward pass, all of them or (checkpointing) each layer's input
 
 An estimate to choose a setting with, not to run at the brim of: `USABLE` of the memory is planned with, and the rest is
@@ -43,7 +44,12 @@ SHARDINGS: dict[str, tuple[str, ...]] = {
 #: transformers computes norms in float32 and keeps that input and both results; autocast casts a copy for each matrix.
 NORMS = {"autocast": 26, "master": 16, "bf16": 16}
 
-LOGIT_BYTES = 14  # at the loss: logits in bf16, log-probabilities in float32, and their two gradients in float32
+#: Bytes per logit at the peak of the loss, by `Stage.loss`. chunks: model.slopes as it runs without torch.compile, from
+#: bfloat16 logits (17 from float32 ones). tiles: TRL's fused head, whose Triton kernel turns logits into gradients in
+#: place. whole: logits in bfloat16, log-probabilities in float32, and their two gradients in float32.
+LOGIT_BYTES = {"chunks": 19, "tiles": 2, "whole": 14}
+CHUNK = 1 << 27  # logits at once: model.CHUNK, and TRL's tiles of 4,096 tokens by TILE of the vocabulary
+TILE = 32_768
 VLLM_SHARE = 0.3  # of the memory: TRL's default for a colocated engine
 
 
@@ -76,9 +82,11 @@ def row_bytes(shape: Shape, seq_len: int, stage: Stage, checkpointing: bool, pre
 
     With checkpointing every layer keeps its input alone, 2 s b h in bfloat16 (Korthikanti et al. 2022, section 5) and
     twice that under autocast, whose residual stream is float32; one layer at a time is computed again, after the logits
-    are gone. All trained models are taken as alive at once.
+    are gone. All trained models are taken as alive at once. A loss in chunks or tiles adds the hidden states' gradient
+    (ours both in bfloat16, TRL's in float32) and no logits: those are `loss_bytes`.
     """
-    layer, logits = layer_bytes(shape, precision), LOGIT_BYTES * shape.vocab_size
+    layer = layer_bytes(shape, precision)
+    logits = LOGIT_BYTES["whole"] * shape.vocab_size if stage.loss == "whole" else 4 * shape.width
     stream = 4 if precision == "autocast" else 2
     ends = NORMS[precision] // 2 * shape.width  # the final norm
     if checkpointing:
@@ -86,6 +94,17 @@ def row_bytes(shape: Shape, seq_len: int, stage: Stage, checkpointing: bool, pre
     else:
         kept = layer * shape.layers * stage.trained + logits
     return float((kept + ends) * seq_len * stage.sequences)
+
+
+def loss_bytes(shape: Shape, stage: Stage, tokens: int | None = None) -> float:
+    """Bytes that the loss takes beside what each row adds: one chunk of logits, of CHUNK or, where there are not so
+    many, all those of the `tokens` of a pass, and the output matrix' gradient in float32. Where a layer is computed
+    again later they are gone; they are counted all the same."""
+    if stage.loss == "whole":
+        return 0.0
+    wide = TILE if stage.loss == "tiles" else shape.vocab_size
+    logits = CHUNK if tokens is None else min(CHUNK, tokens * wide)
+    return float(LOGIT_BYTES[stage.loss] * logits + 4 * shape.vocab_size * shape.width)
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,7 @@ def budget(
     fixed["working"] = _working(shape, parts, precision) * stage.trained
     fixed["frozen"] = 2.0 * shape.parameters * stage.frozen / parts
     fixed["engine"] = engine_bytes(shape, seq_len, chip) if stage.engine else 0.0
+    fixed["loss"] = loss_bytes(shape, stage)
     return Budget(fixed, row_bytes(shape, seq_len, stage, checkpointing, precision), USABLE * chip.memory)
 
 

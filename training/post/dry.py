@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.training.plan.flops import STAGES
-from gristmill.training.plan.memory import row_bytes, states
+from gristmill.training.plan.memory import loss_bytes, row_bytes, states
 from gristmill.training.plan.shape import read_config
 from gristmill.training.post.harness import Job
 
@@ -29,6 +29,7 @@ def needs(job: Job, *, seq_len: int, stage: str) -> dict[str, Any]:
         fixed["base"] = 4.0 * shape.parameters
     fixed["frozen"] = 4.0 * shape.parameters * kind.frozen if job.spec.lora is None else 0.0
     activations = rows * row_bytes(shape, seq_len, kind, job.spec.checkpointing, "autocast")
+    fixed["loss"] = loss_bytes(shape, kind, rows * seq_len * kind.sequences)
     memory = {name: round(size) for name, size in fixed.items()} | {"activations": round(activations)}
     return {
         "parameters": shape.parameters,

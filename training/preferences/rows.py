@@ -41,7 +41,7 @@ def read_rows(dataset: Dataset, chat: Chat, config: Any, replies: Sequence[str],
     """The rows of a dataset with `replies` (PAIRS or THUMBS) and `extra` columns, for a model of this configuration.
 
     Raises InputError where the dataset holds other rows, was encoded for another tokenizer or template, has an empty
-    prompt or reply or a token beyond the vocabulary, or where nothing is left.
+    prompt or reply, a pair of equal replies or a token beyond the vocabulary, or where nothing is left.
     """
     if dataset.base.kind != "rows":
         raise InputError(f"{dataset.name} at {dataset.path} is of kind {dataset.base.kind!r}, not encoded rows")
@@ -62,6 +62,8 @@ def read_rows(dataset: Dataset, chat: Chat, config: Any, replies: Sequence[str],
         top = pc.max(pc.list_flatten(table[name])).as_py()
         if top is not None and top >= config.vocab_size:
             raise InputError(f"{dataset.path}: {name} has token {top}, the model knows {config.vocab_size}")
+    if tuple(replies) == PAIRS:
+        _check_differ(dataset, table, lengths)
     longest = lengths["prompt_ids"] + np.maximum.reduce([lengths[name] for name in replies])
     window = getattr(config, "max_position_embeddings", None)
     fits = np.ones(len(longest), dtype=bool) if window is None else longest <= window
@@ -131,6 +133,16 @@ def join_reference(rows: Rows, reference: Dataset, start: Dataset, chat: Chat) -
     for name in names:
         table = table.append_column(name, found[name])
     return Rows(rows.dataset, table, rows.too_long)
+
+
+def _check_differ(dataset: Dataset, table: pa.Table, lengths: Mapping[str, np.ndarray]) -> None:
+    chosen, rejected = (lists(table[name]) for name in PAIRS)
+    for number in np.flatnonzero(lengths[PAIRS[0]] == lengths[PAIRS[1]]):
+        if np.array_equal(chosen[number], rejected[number]):
+            raise InputError(
+                f"{dataset.path}: row {_row(table, int(number))} has the same reply as chosen and as rejected: it "
+                "prefers nothing; leave it out"
+            )
 
 
 def _row(table: pa.Table, number: int) -> str:

@@ -6,13 +6,13 @@ values' gradients then pull at the policy's weights, most while the values are s
 appendix G.1, keep the two apart for this reason), and a third coefficient would have to say how much.
 
 The laws: at the first step policy and reference give the same probabilities to the bit; a frozen model has no
-gradients; a file that is not what its manifest says is never trained on.
+gradients; a checkpoint that is not what its manifest says is never
+trained on.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from gristmill.dataops.dataset import DamagedError, Dataset, InputError, is_remote
+from gristmill.dataops.dataset import Dataset, InputError, is_remote
 from gristmill.training.checkpoint import load_model
 from gristmill.training.schedule import Optimiser
-
-
-def check_files(dataset: Dataset) -> None:
-    """Hold every file of a dataset to its SHA-256. Raises DamagedError naming the first that differs."""
-    manifest = dataset.base.manifest
-    for entry in (*manifest.get("files", []), *manifest["shards"]):
-        path = Path(dataset.base.path) / entry["file"]
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            found = "nothing: the file is gone"
-        if found != entry["sha256"]:
-            raise DamagedError(f"{path} is not what its manifest says: its SHA-256 is {found}; take another copy")
 
 
 def open_policy(start: Dataset, vocab_size: int) -> Any:

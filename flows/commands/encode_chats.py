@@ -1,0 +1,162 @@
+"""Chats, preference pairs and judged replies out of files, encoded for training."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gristmill.dataops.dataset import Dataset, InputError
+from gristmill.flows.commands.common import REFERENCE, Result, folder_name, funnel, open_store, plain, positive, table
+from gristmill.flows.models import is_model
+
+HELP = "Encode chats (packed, with what the loss counts), preference pairs or thumbs from files, for training."
+#: What each kind of data trains.
+_STEPS = {"chats": "sft", "pairs": "preference", "thumbs": "preference --set loss=kto"}
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Which files, for which model, and how long a row may be."""
+    command.add_argument("files", nargs="+", metavar="FILE", help="JSON lines or Parquet: files, globs, folders, URLs")
+    command.add_argument(
+        "--tokenizer", required=True, metavar="REF", help=f"a chat tokenizer, a model or a tokenizer: {REFERENCE}"
+    )
+    command.add_argument(
+        "--template",
+        metavar="NAME|FILE",
+        help="of one that has none: chatml, or a .jinja file (default: the tokenizer's own, else chatml)",
+    )
+    command.add_argument("--name", required=True, type=folder_name, help="what to call the result")
+    command.add_argument(
+        "--kind",
+        choices=list(_STEPS),
+        default="chats",
+        help="messages [tools] (default); or pairs: prompt chosen rejected [margin]; or thumbs: prompt response label",
+    )
+    command.add_argument(
+        "--seq-len", type=int, help="tokens of a packed row, and of a conversation or a pair at most (default 4096)"
+    )
+    command.add_argument(
+        "--loss",
+        choices=["assistant", "completion"],
+        default="assistant",
+        help="of chats: all that the assistant says (default), or its last turn",
+    )
+    command.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
+
+
+def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
+    """The steps of dataops/chat/recipe.py; status 2 where no row is left."""
+    from gristmill.dataops.chat import recipe
+    from gristmill.dataops.executor import InProcess, LocalPool
+    from gristmill.flows.progress import draw
+
+    if options.kind != "chats" and options.loss != "assistant":
+        raise InputError(f"--loss {options.loss} is of chats: leave it out for {options.kind}")
+    store, name, most = open_store(settings), options.name, settings.get("seq_len", 4096)
+    with LocalPool(settings.get("workers")) as pool:
+        store.executor, store.progress = InProcess() if pool.workers == 1 else pool, draw
+        given = store.get(options.tokenizer)
+        chat = recipe.speaker(store, options.tokenizer, options.template)
+        if options.kind == "chats":
+            made = recipe.sft(store, options.files, chat, seq_len=most, loss=options.loss, name=name)
+            steps = [made.input(0).input(0), made.input(0), made]
+        else:
+            build = recipe.pairs if options.kind == "pairs" else recipe.thumbs
+            made = build(store, options.files, chat, max_tokens=most, name=name)
+            steps = [made.input(0), made]
+    counts = {op: tally for step in steps for op, tally in step.manifest["counts"].items() if op != "pack.best_fit"}
+    examples = [example for step in steps for example in _examples(step, steps[0])]
+    if not made.rows:
+        raise InputError(f"{name}: no row is left to train on\n{funnel(counts)}\n{_dropped(examples)}")
+    start = _start(given, chat, options.tokenizer)
+    result = {
+        "name": made.name,
+        "key": made.key,
+        "digest": made.digest,
+        "rows": made.rows,
+        "datasets": [_step(step) for step in steps],
+        "chat": {"name": chat.name, "key": chat.key, "template": chat.manifest["stats"]["template"]},
+        "counts": counts,
+        "examples": examples,
+        **(_packed(made) if options.kind == "chats" else _pairs(made)),
+        "train": " ".join(["gristmill train", _STEPS[options.kind], f"--data {name}@latest", start]),
+    }
+    return result, _text(result)
+
+
+def _start(given: Dataset, chat: Dataset, reference: str) -> str:
+    """How a training step is told the model and, where the model does not know it, the chat tokenizer."""
+    start = f"--start {reference if is_model(given) else 'MODEL'}"
+    known = is_model(given) and given.manifest["stats"].get("template") is not None
+    return start if known else f"{start} --tokenizer {chat.name}@latest"
+
+
+def _step(made: Dataset) -> dict[str, Any]:
+    dropped = sum(tally["dropped"] for tally in made.manifest["counts"].values())
+    return {"name": made.name, "key": made.key, "rows": made.rows, "dropped": dropped}
+
+
+def _examples(step: Dataset, read: Dataset) -> list[dict[str, Any]]:
+    """Of each reason the first row that a step dropped: its file, its line and what was seen."""
+    first = step.ledger().collect().unique("reason", keep="first", maintain_order=True)
+    places = read.scan().select("id", "source_file", "source_line").join(first.lazy().select("id"), on="id", how="semi")
+    found = []
+    for row in first.join(places.collect(), on="id", how="left", maintain_order="left").iter_rows(named=True):
+        why, line = row["evidence"], row["source_line"]
+        if line is None:  # dropped as it was read: "line 7: what was seen"
+            at, _, why = why.removeprefix("line ").partition(": ")
+            line = int(at)
+        if why is None:
+            why = "" if row["value"] is None else f"{row['value']:,.0f} tokens, the most is {row['threshold']:,.0f}"
+        found.append({"reason": row["reason"], "file": row["source_file"] or row["warc"], "line": line, "why": why})
+    return found
+
+
+def _packed(made: Dataset) -> dict[str, Any]:
+    """Tokens, those that the loss counts, and the share of rows that is padding."""
+    stats = made.manifest["stats"]
+    return {
+        "seq_len": made.manifest["ops"][-1]["params"]["seq_len"],
+        "conversations": stats["documents"],
+        "tokens": stats["tokens"],
+        "loss_tokens": stats["targets"],
+        "loss_share": stats["targets"] / stats["tokens"],
+        "padding_share": stats["padding"] / (stats["padding"] + stats["tokens"]),
+    }
+
+
+def _pairs(made: Dataset) -> dict[str, Any]:
+    """Tokens as a model reads them, the prompt with each reply, and those of replies."""
+    import polars as pl
+
+    replies = [name for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in made.schema().names]
+    sums = [pl.col(column).list.len().cast(pl.Int64).sum().alias(column) for column in ("prompt_ids", *replies)]
+    found = made.scan().select(sums).collect().row(0, named=True)
+    said = sum(found[column] for column in replies)
+    tokens = said + len(replies) * found["prompt_ids"]
+    return {"tokens": tokens, "loss_tokens": said, "loss_share": said / tokens}
+
+
+def _text(result: dict[str, Any]) -> str:
+    chat = result["chat"]
+    amount = f"{result['tokens']:,} tokens, {result['loss_share']:.1%} of them with loss"
+    if "seq_len" in result:
+        amount = (
+            f"{result['conversations']:,} conversations in {result['rows']:,} rows of {result['seq_len']:,}; {amount}; "
+            f"{result['padding_share']:.1%} padding"
+        )
+    else:
+        amount = f"{result['rows']:,} rows; {amount}"
+    lines = [funnel(result["counts"]), ""]
+    lines += [
+        f"{result['name']}:{result['key'][:12]}  {amount}",
+        f"for {chat['name']}:{chat['key'][:12]}, template {chat['template'][:12]}",
+    ]
+    if result["examples"]:
+        lines += ["", _dropped(result["examples"])]
+    return "\n".join([*lines, "", result["train"]])
+
+
+def _dropped(examples: list[dict[str, Any]]) -> str:
+    rows = [[one["reason"], f"{one['file']}:{one['line']}", str(plain(one["why"]))] for one in examples]
+    return "dropped, one of each reason:\n" + table(rows)
