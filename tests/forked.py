@@ -16,8 +16,8 @@ FORKS.set_forkserver_preload(["gristmill.training.pretrain", "transformers.model
 
 
 def pretrain(spec: Path, processes: int, stop: tuple[int, int] | None = None) -> list[tuple[int, str, str]]:
-    """Status, stdout and stderr of each process of `gristmill.training.pretrain`; `stop` is (rank, step) of the one that
-    gets a SIGTERM, and when."""
+    """Status, stdout and stderr of each process of `gristmill.training.pretrain`; `stop` is (rank, step): who
+    gets a SIGTERM, and after which step."""
     places = [spec.with_name(f"{spec.stem}-{number}") for number in range(processes)]
     ranks: list[Any] = []
     for environment, place in zip(environments(processes), places, strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from preferred import one_thread
 from rltasks import PROMPT, named
 from smollm2 import folder
 
@@ -19,6 +20,9 @@ THINGS = (
     "animals", "fruits", "colours", "countries", "rivers", "metals", "languages", "sports", "trees", "planets",
     "drinks", "tools", "birds", "cities", "vegetables", "instruments", "flowers", "oceans", "desserts", "fish",
 )  # fmt: skip
+CHECKED = {
+    "name": "instructions", "call": "gristmill.flows.scoring:verifier", "settings": {"verifier": "instructions"}
+}  # fmt: skip
 
 
 def start_of(root: Path) -> Dataset:
@@ -57,26 +61,12 @@ def lists(root: Path, name: str, things: tuple[str, ...]) -> Dataset:
 @pytest.mark.slow
 def test_grpo_teaches_an_instruction_that_a_verifier_checks(tmp_path):
     train, held = lists(tmp_path, "train", THINGS[:12]), lists(tmp_path, "held", THINGS[12:])
-    model = run(
-        RlSpec(
-            data=(named(train),),
-            start=named(start_of(tmp_path)),
-            validation=(named(held),),
-            root=str(tmp_path),
-            steps=20,
-            rows=2,
-            group=4,
-            max_tokens=24,
-            optimiser={"learning_rate": 2e-5, "warmup": 0.1},
-            rewards=(
-                {
-                    "name": "instructions",
-                    "call": "gristmill.flows.scoring:verifier",
-                    "settings": {"verifier": "instructions"},
-                },
-            ),
-        )  # fmt: skip
-    )
+    spec = RlSpec(
+        data=(named(train),), start=named(start_of(tmp_path)), validation=(named(held),), root=str(tmp_path), steps=20,
+        rows=2, group=4, max_tokens=24, optimiser={"learning_rate": 2e-5, "warmup": 0.1}, rewards=(CHECKED,),
+    )  # fmt: skip
+    with one_thread():  # two that wait for each other take many times as long where other tests run beside this one
+        model = run(spec)
     ((_, measured),) = model.manifest["stats"]["validation"].items()
     before, after = measured["instructions"]["before"], measured["instructions"]["after"]
     print(measured["instructions"])

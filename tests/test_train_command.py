@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -16,9 +17,14 @@ from tinychat import base, chat_tokenizer, chats, words
 from gristmill.dataops.dataset import InputError
 from gristmill.dataops.store import Store
 from gristmill.flows.cli import main
-from gristmill.flows.commands.train import put
+from gristmill.flows.commands.train import _text, put
 from gristmill.flows.ranks import launch
 from gristmill.flows.train import resolved
+from gristmill.training.merge import MergeSpec
+from gristmill.training.pretraining.spec import PretrainSpec
+from gristmill.training.proximal.settings import PPOSpec
+from gristmill.training.sft import SftSpec
+from gristmill.training.step import LESS, out_of_memory
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,42 @@ def test_a_step_is_run_on_datasets_by_name_and_its_result_is_tagged(root, capsys
     assert (told["digest"], told["steps"]) == (model.digest, 3)
     assert model.manifest["ops"][0]["params"]["optimiser"]["learning_rate"] == 1e-3
     assert [item["name"] for item in model.manifest["inputs"]] == ["chats", "base", "chat"]
+
+
+def test_what_is_told_is_whole_and_indented():
+    told = {
+        "path": "/root/base/k", "digest": "d" * 150, "steps": 12_000, "loss": 0.123456789, "template": None,
+        "validation": {"chats:ab": {"before": 1.5, "after": 0.25}}, "curve": list(range(500)), "ends": [1, 2],
+    }  # fmt: skip
+    assert _text(told).splitlines() == [
+        "/root/base/k",
+        f"digest  {'d' * 150}",
+        "steps   12,000",
+        "loss    0.123457",
+        "validation",
+        "  chats:ab",
+        "    before  1.5",
+        "    after   0.25",
+        "curve   500 values (--json has them)",
+        "ends    1, 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "others"),
+    [
+        (PretrainSpec, {"accumulate", "checkpointing", "parallel", "rows"}, {"lora", "batch_tokens"}),
+        (PPOSpec, {"checkpointing", "batch_tokens", "rollout_tokens"}, {"lora", "accumulate", "rows", "parallel"}),
+        (SftSpec, {"accumulate", "checkpointing", "rows", "lora"}, {"parallel", "group"}),
+        (MergeSpec, set(), set(LESS)),
+    ],
+)
+def test_out_of_memory_names_settings_that_the_step_has(kind, named, others):
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert named <= fields and not others & fields
+    said = out_of_memory("CUDA out of memory. Tried to allocate 2 GiB. More.", kind)
+    assert said.startswith("the device has too little memory (CUDA out of memory): ")
+    assert set(re.findall(r"`(\w+)`", said)) == named
 
 
 def test_dry_run_publishes_nothing(root, capsys):

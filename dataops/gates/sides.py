@@ -175,14 +175,14 @@ def _measures(evaluation: Dataset) -> dict[str, Any]:
 
 def is_evaluation(dataset: Dataset) -> bool:
     """Whether a dataset holds measures of a model."""
-    stats = dataset.manifest["stats"]
+    stats = dataset.manifest.get("stats") or {}
     made = any(op["name"] == EVALUATE for op in dataset.manifest["ops"])
     return made and isinstance(stats.get("measures"), dict) and isinstance(stats.get("model"), dict)
 
 
 def _check(dataset: Dataset) -> None:
     if not is_evaluation(dataset):
-        raise InputError(f"{_title(dataset)} is no evaluation: `gristmill evaluate` makes one")
+        raise InputError(f"{_title(dataset)} is no evaluation: `gristmill train evaluate` makes one")
 
 
 def _speaks_for(evaluation: Dataset, model: Dataset) -> bool:

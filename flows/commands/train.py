@@ -106,17 +106,33 @@ def put(spec: dict[str, Any], item: str) -> None:
 
 
 def _text(told: dict[str, Any]) -> str:
-    """One line per number, nested ones as JSON."""
-    shown = {key: value for key, value in told.items() if key != "path" and value is not None}
-    width = max(map(len, shown), default=0)
-    lines = [f"{key.ljust(width)}  {_value(value)}" for key, value in shown.items()]
-    return "\n".join(([told["path"]] if "path" in told else []) + lines)
+    """A line per value, the path first; what is nested stands indented below its name. Nothing is cut but long lists,
+    which --json has."""
+    rest = {key: value for key, value in told.items() if key != "path"}
+    return "\n".join(([str(told["path"])] if "path" in told else []) + _lines(rest, ""))
+
+
+def _lines(values: dict[str, Any], indent: str) -> list[str]:
+    shown = {key: value for key, value in values.items() if value is not None and value != {} and value != []}
+    flat = [key for key, value in shown.items() if not isinstance(value, dict)]
+    width = max(map(len, flat), default=0)
+    lines = []
+    for key, value in shown.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}", *_lines(value, f"{indent}  ")]
+        else:
+            lines.append(f"{indent}{key.ljust(width)}  {_value(value)}")
+    return lines
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int):
         return f"{value:,}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= CUT else f"{text[:CUT]}…"
+    if isinstance(value, list):
+        text = ", ".join(json.dumps(item) if isinstance(item, dict | list) else _value(item) for item in value)
+        return text if len(text) <= CUT else f"{len(value):,} values (--json has them)"
+    return str(value)

@@ -25,11 +25,11 @@ from tests.packed import pack
 from tests.realdata import real
 from tests.smollm2 import folder
 
-DOCUMENTS, SEQ_LEN, TURNS = 60, 1024, 3
+DOCUMENTS, SEQ_LEN, TURNS = 8, 1024, 2
 
 
 def perplexity() -> Iterator[dict[str, Any]]:
-    """Tokens predicted per second, the best of three turns each."""
+    """Tokens predicted per second, the best of two turns each."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = folder()

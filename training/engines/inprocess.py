@@ -14,11 +14,13 @@ Not covered: weights that change while the engine lives, adapters, and several e
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
 import os
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,7 @@ class VllmEngine:
         # vLLM reports its use to its makers unless told not to.
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         try:
             import vllm
         except ImportError as error:
@@ -80,7 +83,8 @@ class VllmEngine:
         else:
             settings["kv_cache_memory_bytes"] = int((1.0 if memory is None else memory) * 2**30)
         before = multiprocessing.active_children()
-        self.llm = vllm.LLM(str(path), dtype=dtype, max_model_len=window, seed=seed, **settings)
+        with _quiet_stdout():
+            self.llm = vllm.LLM(str(path), dtype=dtype, max_model_len=window, seed=seed, **settings)
         self._processes = [child for child in multiprocessing.active_children() if child not in before]
         config = self.llm.llm_engine.model_config
         self.window: int = config.max_model_len
@@ -206,6 +210,21 @@ class VllmEngine:
             if not all(process.is_alive() for process in self._processes):
                 outputs.put_nowait(ChildProcessError("vLLM's process has ended"))
                 return
+
+
+@contextlib.contextmanager
+def _quiet_stdout() -> Iterator[None]:
+    """What is written meanwhile, and by processes that start meanwhile, goes to stderr: gloo and vLLM report to stdout,
+    which is for a step's result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _parameters(folder: Path) -> int:
