@@ -68,6 +68,6 @@ def test_grpo_teaches_an_instruction_that_a_verifier_checks(tmp_path):
     with one_thread():  # two that wait for each other take many times as long where other tests run beside this one
         model = run(spec)
     ((_, measured),) = model.manifest["stats"]["validation"].items()
-    before, after = measured["instructions"]["before"], measured["instructions"]["after"]
-    print(measured["instructions"])
-    assert after["value"] > before["value"]
+    told = measured["instructions"]
+    print(told)
+    assert told["after"]["value"] > told["before"]["value"] and told["change"]["low"] > 0

@@ -4,7 +4,8 @@ usage: python -m tests.bench [NAME ...]    names: crawl_to_tokens extraction ove
                                                   encoding dedup dedup_growth dedup_million mixing exporting blocks
                                                   decontamination redaction blocklists blocklist_load learned perplexity
                                                   rethresholding lid maths programs sandbox
-                                                  instructions forms safety judging merging
+                                                  instructions forms safety judging merging chats
+                                                  reading_shards preferring online replying perplexities
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import Any
 
 from tests.bench import (
     blocklist,
+    chat,
     crawl,
     decontam,
     dedup,
     encode,
+    engines,
+    evaluate,
     export,
     instructions,
     judge,
@@ -30,12 +34,15 @@ from tests.bench import (
     mix,
     pack,
     pii,
+    preference,
     programs,
     reading,
     rethreshold,
+    rl,
     rules,
     safety,
     sandbox,
+    shards,
     trove,
 )
 
@@ -70,6 +77,12 @@ BENCHES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "forms": instructions.forms,
     "safety": safety.safety,
     "judging": judge.judging,
+    "chats": chat.chats,
+    "reading_shards": shards.reading_shards,
+    "preferring": preference.preferring,
+    "online": rl.online,
+    "replying": engines.replying,
+    "perplexities": evaluate.perplexity,
 }
 
 
