@@ -1,10 +1,11 @@
-# setup: install only. demo: the main job on a crawl made on the spot. test: everything but vLLM. bench: ratios against peers.
+# setup: install only. demo: from a crawl made on the spot to a promoted model. test: everything but what follows.
+# test-slow: a real model trained by each method. bench: ratios against peers.
 # test-vllm: the engines against vLLM's build for CPUs, in this process and as a server.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-vllm bench clean
+.PHONY: setup demo test test-slow test-vllm bench clean
 
 setup: $(VENV)/.installed
 
@@ -24,7 +25,10 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p gristmill
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/pytest -m slow
 
 # vLLM keeps an environment of its own over this one: it sees these packages and cannot change them.
 $(VENV)/vllm/.installed: tests/vllm.txt tests/vllm_setup.sh constraints.txt | $(VENV)/.installed

@@ -12,6 +12,7 @@ Each is evaluated on held-out pages and questions and held against gates before 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from gristmill.dataops.chat import recipe
@@ -59,9 +60,10 @@ def post_train(store: Store, seconds: int, until: Literal["pretrain", "rl"] = "r
     Raises Blocked where one does not pass."""
     gates = store.root / "gates.yaml"
     gates.write_text(GATES)
+    files = {name: [str(path)] for name, path in write_chats(store.root).items()}
     packed, heldout = store.get("packed"), store.get("heldout-packed")
     text = {"slices": [{**named(heldout), "name": "text"}]}
-    chat, made = _data(store)
+    chat, made = _data(store, files)
     asked = {"tasks": [{**named(made["heldout-tasks"]), "name": "sums", "scorer": SCORER, "max_tokens": 12}]}
     stages: list[Stage] = []
 
@@ -77,24 +79,23 @@ def post_train(store: Store, seconds: int, until: Literal["pretrain", "rl"] = "r
     if until == "pretrain":
         return stages
     sft = make("sft", {
-        "name": "sft", "data": [named(made["chats"], weight=3), named(packed, weight=1)], "start": named(base),
+        "name": "sft", "data": [named(made["chats"]), named(packed)], "start": named(base),
         "tokenizer": named(chat), "steps": 100, "rows": 4, "optimiser": _gentle(2e-3),
     }, **asked)  # fmt: skip
     dpo = make("preference", {
         "name": "dpo", "data": [named(made["pairs"])], "validation": [named(made["heldout-pairs"])],
-        "start": named(sft), "steps": 60, "rows": 16, "optimiser": _gentle(3e-4),
+        "start": named(sft), "steps": 30, "rows": 16, "sft_weight": 1.0, "optimiser": _gentle(1e-4),
     }, **asked, reference=named(sft))  # fmt: skip
     make("rl", {
-        "name": "grpo", "data": [named(made["tasks"])], "start": named(dpo), "steps": 40, "rows": 16, "group": 8,
-        "max_tokens": 8, "rewards": [SCORER], "optimiser": _gentle(5e-4),
+        "name": "grpo", "data": [named(made["tasks"])], "start": named(dpo), "steps": 50, "rows": 64, "group": 8,
+        "max_tokens": 6, "beta": 0.02, "rewards": [SCORER], "optimiser": _gentle(2.5e-4),
     }, **asked, reference=named(dpo))  # fmt: skip
     promote(store, stages[-1].model)
     return stages
 
 
-def _data(store: Store) -> tuple[Dataset, dict[str, Dataset]]:
+def _data(store: Store, paths: Mapping[str, list[str]]) -> tuple[Dataset, dict[str, Dataset]]:
     """The chat tokenizer, and what is learned from and held out, by name."""
-    paths = {name: [str(path)] for name, path in write_chats(store.root).items()}
     chat = recipe.speaker(store, "tokenizer")
     made = {"chats": recipe.sft(store, paths["chats"], chat, seq_len=SEQ_LEN, name="chats")}
     for name in ("pairs", "heldout-pairs"):

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+# Read when torch loads: threads that spin while they wait for each other make a busy machine several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Nothing here may reach for a network, nor write into the home of whoever runs the tests.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from gristmill.dataops.store import Store
 from gristmill.flows.cli import parser
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +30,7 @@ def test_every_command_of_the_readme_is_known_here():
 
 
 def test_make_targets_exist():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert {line.split()[1] for line in COMMANDS if line.startswith("make")} <= targets
     # `make test` runs this very test and `make setup` came before it; what `make demo` runs is run below.
     shown = subprocess.run(["make", "-n", "demo", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -36,7 +38,7 @@ def test_make_targets_exist():
 
 
 def test_every_gristmill_command_of_the_readme_runs(tmp_path):
-    """In order, in one folder, as a reader would type them; the demo with a few seconds of training."""
+    """In order, in one folder, as a reader would type them; of the demo its data and its base model."""
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     env_root = tmp_path / "demo"
     for line in COMMANDS:
@@ -44,9 +46,11 @@ def test_every_gristmill_command_of_the_readme_runs(tmp_path):
             continue
         words = shlex.split(line)
         if words[1] == "demo":
-            words += ["--train-seconds", "5"]
+            words += ["--train-seconds", "5", "--until", "pretrain"]
         if words[1] == "run":
             words[words.index("--crawl") + 1] = str(env_root / "sample.warc.gz")
+        if words[1] == "adopt":
+            words[2] = str(_model(env_root))
         if words[1] == "train-filter":
             words[2] = str(_labels(tmp_path))
         if words[1] == "train-toxicity":
@@ -75,6 +79,14 @@ def test_the_verifier_of_the_readme_judges(tmp_path, capsys):
         [str(BIN / "gristmill"), *shlex.split(line)[1:], "--json"], cwd=tmp_path, capture_output=True, check=True
     )
     assert json.loads(told.stdout)["reasons"] == {"cited": 1, "not_cited": 1}
+
+
+def _model(root: Path) -> Path:
+    """A model's folder as transformers saves it: weights and tokenizer side by side."""
+    store, folder = Store(root), root / "elsewhere"
+    shutil.copytree(store.get("small").file(""), folder)
+    shutil.copy(store.get("tokenizer").file("tokenizer.json"), folder)
+    return folder
 
 
 def _labels(folder: Path) -> Path:

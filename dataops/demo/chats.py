@@ -35,8 +35,8 @@ _ASKED = (
     "{a} mice, and {b} more come in. How many mice?",
     "How many are {a} and {b}?",
 )
-_HELD = 5  # one question of so many
-_LARGEST = 4  # of the two numbers
+_HELD = 4  # one question of so many
+_LARGEST = 3  # of the two numbers
 _OFF = (1, -1, 2, -2, 3)  # how far the rejected answer is from the right one
 
 
