@@ -25,13 +25,11 @@ from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, publish_fil
 from gristmill.dataops.fileio import file_sha256
 from gristmill.dataops.identity import sha256_json
 from gristmill.dataops.store import Store
-from gristmill.dataops.tokenizer.given import END_OF_DOCUMENT, import_tokenizer, read
+from gristmill.dataops.tokenizer.given import given, import_tokenizer
 
 OP = {"name": "adopt", "version": 1, "params": {}}
 CONFIG, GENERATION = "config.json", "generation_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-#: What ends documents in known vocabularies. Chat models state what ends their turns instead.
-_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
 
 
 @dataclass(frozen=True)
@@ -170,26 +168,10 @@ def _whole(folder: Path, kind: str) -> tuple[int, int, str, tuple[str, ...]]:
 
 def _tokenizer(store: Store, folder: Path, name: str) -> Dataset:
     """The plain tokenizer, imported."""
-    path, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    bring = import_tokenizer(end_of_document=_end_of_document(path, config), path_context=str(path))
-    content = [file_sha256(item) for item in (path, config) if item.is_file()]
+    path, token = given(str(folder))
+    content = [file_sha256(item) for item in (path, folder / "tokenizer_config.json") if item.is_file()]
+    bring = import_tokenizer(end_of_document=token, path_context=str(path))
     return store.build(f"{name}-tokenizer", bring, [], external=content)
-
-
-def _end_of_document(path: Path, config: Path) -> str:
-    """What ended documents in pretraining: the stated end where it is known as such, else a known one that the
-    vocabulary has (a chat model states what ends turns), else the stated one."""
-    from gristmill.training.merging.tensors import json_object
-
-    stated = json_object(config, config.read_bytes()).get("eos_token") if config.is_file() else None
-    stated = stated.get("content") if isinstance(stated, Mapping) else stated
-    special = {token.content for token in read(path).get_added_tokens_decoder().values() if token.special}
-    for token in (*([stated] if stated in _ENDS else []), *_ENDS, stated):
-        if token in special:
-            return str(token)
-    raise InputError(
-        f"{path} has no special token that ends documents: looked for {', '.join(filter(None, (stated, *_ENDS)))}"
-    )
 
 
 def _chat(store: Store, folder: Path, plain: Dataset, name: str, template: str | None) -> Dataset | None:
@@ -211,13 +193,13 @@ def _generation(path: Path, stats: Mapping[str, Any]) -> dict[str, Any]:
 
     from gristmill.training.merging.tensors import json_object
 
-    given = json_object(path, path.read_bytes()) if path.is_file() else {}
+    stated = json_object(path, path.read_bytes()) if path.is_file() else {}
     if stats:
-        ends = given.get("eos_token_id")
+        ends = stated.get("eos_token_id")
         known = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        given |= {"eos_token_id": sorted({*known, stats["eos"], stats["eod"]}), "pad_token_id": stats["pad"]}
+        stated |= {"eos_token_id": sorted({*known, stats["eos"], stats["eod"]}), "pad_token_id": stats["pad"]}
     # Transformers loads a temperature without `do_sample`, and refuses to save it: at the end of all training.
-    for tried in (given, {**given, "do_sample": True}):
+    for tried in (stated, {**stated, "do_sample": True}):
         try:
             GenerationConfig(**tried).validate(strict=True)
             return tried

@@ -74,7 +74,7 @@ def test_a_run_is_published_with_every_response(tmp_path, given, capsys):
     assert json.loads(Path(checkpoint.file("loss_curve.json")).read_text())["step"] == [4, 8, 12]
     assert load_model(checkpoint).generation_config.eos_token_id == 2
 
-    rollouts = Dataset.load(f"{tmp_path}/root/ppo-rollouts/{stats['rollouts']['key'][:12]}")
+    rollouts = Dataset.load(str(tmp_path / "root" / "ppo-rollouts" / stats["rollouts"]["key"][:12]))
     assert rollouts.digest == stats["rollouts"]["digest"] and rollouts.rows == 3 * 16
     assert rollouts.manifest["stats"]["versions"]["transformers"]
     rows = rollouts.shards()[0].read().to_pylist()

@@ -98,3 +98,15 @@ def test_a_classifier_of_ones_own_filters(sample, built, tmp_path):
     assert 0 < tally["dropped"] <= low and tally["reasons"] == {"low_score": tally["dropped"]}
     with pytest.raises(InputError, match="is no classifier"):
         build(tmp_path / "root", sample[0], classifier=("tokenizer", 0.5))
+
+
+def test_held_out_pages_are_packed_apart_and_nothing_is_learned_of_them(sample, built, tmp_path):
+    whole = {**built[1]}["unique"]
+    found = build(tmp_path, sample[0], holdout=("page", 0.2))
+    sides = [set(found[name].scan().select("id").collect()["id"]) for name in ("train", "heldout")]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == whole.rows and all(sides)
+    assert found["tokenizer"].inputs[0].digest == found["encoded"].inputs[0].digest == found["train"].digest
+    assert found["heldout-packed"].input(0).inputs[0].digest == found["heldout"].digest
+    assert found["heldout-packed"].manifest["stats"]["tokens"] + found["packed"].manifest["stats"]["tokens"] > 0
+    with pytest.raises(InputError, match=r"holding out .* leaves nothing in (train|heldout): .*hold out by page"):
+        build(tmp_path, sample[0], holdout=("host", 1e-6))

@@ -84,6 +84,8 @@ def test_sft_teaches_turns_and_answers(world):
     assert np.mean([reply == f"{a}<|im_end|>" for reply, (_, a) in zip(told, held, strict=True)]) >= 0.9
     (losses,) = model.manifest["stats"]["validation"].values()
     assert losses["after"] < losses["before"] / 5
+    spoken = world[1].manifest["stats"]
+    assert spoken.items() <= model.manifest["stats"].items() and spoken["eod"] is not None
 
 
 def _bare(world, start, held):

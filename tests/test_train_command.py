@@ -56,11 +56,11 @@ def test_a_step_is_run_on_datasets_by_name_and_its_result_is_tagged(root, capsys
 
 def test_what_is_told_is_whole_and_indented():
     told = {
-        "path": "/root/base/k", "digest": "d" * 150, "steps": 12_000, "loss": 0.123456789, "template": None,
+        "path": "/store/base/k", "digest": "d" * 150, "steps": 12_000, "loss": 0.123456789, "template": None,
         "validation": {"chats:ab": {"before": 1.5, "after": 0.25}}, "curve": list(range(500)), "ends": [1, 2],
     }  # fmt: skip
     assert _text(told).splitlines() == [
-        "/root/base/k",
+        "/store/base/k",
         f"digest  {'d' * 150}",
         "steps   12,000",
         "loss    0.123457",

@@ -23,7 +23,8 @@ from gristmill.dataops.op import op
 END_OF_DOCUMENT = "<|endoftext|>"
 #: ChatML's, which tokenizers trained here reserve, so that a model pretrained with one can learn to chat.
 CHAT = ("<|im_start|>", "<|im_end|>")
-_KNOWN_ENDS = (END_OF_DOCUMENT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>")
+#: What ends documents in known vocabularies. Chat models state what ends their turns instead.
+_KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
 
 
 @op("tokenizer.import", version=1, kind="artifact")
@@ -38,22 +39,29 @@ def import_tokenizer(_: Sequence[Dataset], folder: Path, *, end_of_document: str
 
 
 def given(path: str) -> tuple[Path, str]:
-    """The tokenizer.json that a folder or a file names, and its end-of-document token. Raises InputError."""
+    """The tokenizer.json that a folder or a file names, and its end-of-document token: the stated end of sequence where
+    that is known to end documents, else a known end that the vocabulary has, else the stated one. Raises InputError."""
     where = Path(path)
     where = where / "tokenizer.json" if where.is_dir() else where
     if not where.is_file():
         raise InputError(f"no tokenizer at {path}: give a tokenizer.json or a folder that holds one")
     tokenizer = read(where)
-    candidates = list(_KNOWN_ENDS)
-    config = where.parent / "tokenizer_config.json"
-    if config.is_file():
-        stated = json.loads(config.read_text()).get("eos_token")
-        stated = stated.get("content") if isinstance(stated, dict) else stated
-        candidates[:0] = [stated] if stated else []
+    stated = _stated_end(where.parent / "tokenizer_config.json")
+    candidates = [*([stated] if stated in _KNOWN_ENDS else []), *_KNOWN_ENDS, *filter(None, [stated]), CHAT[1]]
     for token in candidates:
         if tokenizer.token_to_id(token) is not None:
             return where, token
-    raise InputError(f"{where} has no end-of-document token: looked for {', '.join(candidates)}")
+    raise InputError(f"{where} has no end-of-document token: looked for {', '.join(dict.fromkeys(candidates))}")
+
+
+def _stated_end(config: Path) -> str | None:
+    if not config.is_file():
+        return None
+    try:
+        stated = json.loads(config.read_bytes()).get("eos_token")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{config} is no JSON object: {error}") from None
+    return stated.get("content") if isinstance(stated, dict) else stated
 
 
 def read(path: Path) -> Tokenizer:

@@ -51,6 +51,7 @@ def open_tasks(dataset: Dataset, tokenizer: Any, room: int) -> Tasks:
     names = dataset.schema().names
     if missing := [name for name in ("id", "prompt") if name not in names]:
         raise InputError(f"{where} has no column {missing[0]!r} (it has {', '.join(names)}): a task has id and prompt")
+    dataset.base.check_files()
     table = pa.concat_tables([shard.read(None) for shard in dataset.shards()])
     conversations, prompts = _rendered(tokenizer, table, where)
     fits = [n for n, ids in enumerate(prompts) if len(ids) <= room]

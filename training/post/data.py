@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.training.order import draws, rows, shares
 
 if TYPE_CHECKING:
@@ -37,37 +36,6 @@ def planned(counts: Sequence[int], weights: Sequence[float], seed: int, total: i
 
     source, row = plan(counts, weights, seed, total)
     return datasets.Dataset(pa.table({"source": source, "row": row}))
-
-
-def in_order(
-    data: Sequence[Dataset], columns: Sequence[str], weights: Sequence[float], seed: int, total: int
-) -> datasets.Dataset:
-    """The rows of datasets of kind "rows" with these columns, `total` of them in the planned order, not copied.
-
-    Raises InputError where a dataset is of another kind, lacks a column or has no rows.
-    """
-    import datasets
-
-    tables = [opened(item, columns) for item in data]
-    starts = np.cumsum([0, *(table.num_rows for table in tables)])
-    source, row = plan([table.num_rows for table in tables], weights, seed, total)
-    whole = datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
-    return whole.select(starts[source] + row)
-
-
-def opened(data: Dataset, columns: Sequence[str]) -> pa.Table:
-    """These columns of all rows. Raises InputError as `in_order`."""
-    if data.base.kind != "rows":
-        raise InputError(f"{data.name} at {data.path} is of kind {data.base.kind!r}; this step reads 'rows'")
-    if not data.rows:
-        raise InputError(f"{data.name} at {data.path} has no rows to train on")
-    missing = sorted(set(columns) - set(data.schema().names))
-    if missing:
-        raise InputError(
-            f"{data.name} at {data.path} has no column {', '.join(missing)} (it has "
-            f"{', '.join(data.schema().names)}): this step reads another kind of data"
-        )
-    return pa.concat_tables([shard.read(columns) for shard in data.shards()])
 
 
 def epochs(counts: Sequence[int], weights: Sequence[float], total: int, names: Sequence[str]) -> dict[str, Any]:

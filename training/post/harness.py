@@ -142,7 +142,9 @@ class Job:
         if not trainer.is_world_process_zero():
             torch.distributed.barrier()  # until the first process has published
             return Dataset.load(self._final)
-        ends = [self.chat.tokenizer.eos_token_id, self.chat.source.manifest["stats"].get("eod")]
+        spoken = self.chat.source.manifest["stats"]
+        spoken = {name: spoken[name] for name in ("vocab_size", "eod", "eos", "pad") if name in spoken}
+        ends = [self.chat.tokenizer.eos_token_id, spoken.get("eod")]
         model.generation_config.eos_token_id = sorted({end for end in ends if end is not None})
         model.generation_config.pad_token_id = self.chat.tokenizer.pad_token_id
         with checkpoint.building(self.spec.root, self.spec.name) as building:
@@ -168,6 +170,7 @@ class Job:
                 "seconds": round(seconds, 1),
                 "tokenizer": self.chat.vocabulary,
                 "template": self.chat.template,
+                **spoken,
             }
             published = publish_files(
                 self.spec.root, self.spec.name, building, ops=[self.op], inputs=self.inputs, made=made,

@@ -53,8 +53,8 @@ def read_rows(dataset: Dataset, chat: Chat, config: Any, replies: Sequence[str],
             f"{dataset.name} at {dataset.path} has no column {', '.join(sorted(missing))}: this step reads "
             + ("thumbs (prompt, completion, label)" if tuple(replies) == THUMBS else "pairs (prompt, chosen, rejected)")
         )
-    tables = [shard.read(columns) for shard in dataset.shards()]
-    table = pa.concat_tables(tables)
+    dataset.base.check_files()
+    table = pa.concat_tables([shard.read(columns) for shard in dataset.shards()])
     lengths = {name: pc.list_value_length(table[name]).to_numpy() for name in ("prompt_ids", *replies)}
     for name, values in lengths.items():
         if len(values) and values.min() < 1:
