@@ -72,8 +72,9 @@ def _chat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pair(row: dict[str, Any]) -> dict[str, Any]:
-    off = row["sum"] + _OFF[row["hash"] // _HELD % len(_OFF)]
-    return {"prompt": row["prompt"], "chosen": _answer(row["sum"]), "rejected": _answer(abs(off) or 4)}
+    off = _OFF[row["hash"] // _HELD % len(_OFF)]
+    wrong = row["sum"] + (off if row["sum"] + off >= 0 else -off)
+    return {"prompt": row["prompt"], "chosen": _answer(row["sum"]), "rejected": _answer(wrong)}
 
 
 def _task(row: dict[str, Any]) -> dict[str, Any]:
