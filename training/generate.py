@@ -18,7 +18,7 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from gristmill.dataops.dataset import (
 )
 from gristmill.training.checkpoint import building, versions
 from gristmill.training.engines import chunks
-from gristmill.training.engines.prompts import Conversation, Reply, Replying, number
+from gristmill.training.engines.prompts import Conversation, Reply, Replying, as_messages, number
 from gristmill.training.engines.settings import EngineSettings, needs, open_engine
 from gristmill.training.spec import Input, check_fields, check_name, open_input
 
@@ -172,7 +172,7 @@ def _open(spec: GenerateSpec) -> tuple[Dataset, Dataset | None]:
         raise InputError(f"{data.path} has a column {taken[0]!r}, which generation makes: rename it")
     for batch in data.batches(4_096, ["id", "prompt"]):  # before hours have gone into the rows that are good
         for row in batch.to_pylist():
-            _conversation(data, row["id"], row["prompt"])
+            as_messages(row["prompt"], f"{data.path}, row {row['id'].hex()}")
     if spec.model is None:
         return data, None
     model = open_input(spec.model.path, spec.model.digest)
@@ -208,7 +208,8 @@ def _chunks(spec: GenerateSpec, data: Dataset, engine: Replying, kept: Path) -> 
 def _generated(spec: GenerateSpec, data: Dataset, part: pa.Table, engine: Replying) -> pa.Table:
     """The responses to some prompts, prompt by prompt."""
     ids = part["id"].to_pylist()
-    prompts = [_conversation(data, name, said) for name, said in zip(ids, part["prompt"].to_pylist(), strict=True)]
+    said = zip(ids, part["prompt"].to_pylist(), strict=True)
+    prompts = [as_messages(prompt, f"{data.path}, row {name.hex()}") for name, prompt in said]
     replies = [
         engine.replies(
             prompts,
@@ -245,20 +246,6 @@ def _row(name: bytes, prompt: Conversation, sample: int, reply: Reply | None, en
         "engine": engine.name,
         "engine_version": engine.version,
     }
-
-
-def _conversation(data: Dataset, name: bytes, prompt: Any) -> list[dict[str, str]]:
-    """A prompt as messages; plain text is what a user says. Raises InputError naming the row."""
-    if isinstance(prompt, str) and prompt:
-        return [{"role": "user", "content": prompt}]
-    if isinstance(prompt, list) and prompt and all(isinstance(message, Mapping) for message in prompt):
-        messages = [{"role": message.get("role"), "content": message.get("content")} for message in prompt]
-        if all(isinstance(value, str) for message in messages for value in message.values()):
-            return messages
-    raise InputError(
-        f"{data.path}, row {name.hex()}: the prompt is {str(prompt)[:60]!r}; "
-        "it must be a text, or a list of messages with role and content"
-    )
 
 
 def _told(data: Dataset, folder: Path) -> str:

@@ -29,17 +29,17 @@ from gristmill.training.engines.prompts import (
     Conversation,
     Prompts,
     Reply,
+    Replying,
     check_choices,
     common,
     folder_digest,
     held,
     number,
     room,
-    texts,
 )
 
 
-class VllmEngine:
+class VllmEngine(Replying):
     """A causal language model in a local folder (configuration, safetensors, tokenizer with a chat template).
 
     `window` is the most tokens of a prompt with its reply (the model's own by default; less takes less memory),
@@ -91,29 +91,6 @@ class VllmEngine:
         self.name = f"{config.hf_config.model_type}-{_parameters(path) / 1e6:.0f}M"
         self.version = f"{folder_digest(path)[:16]}/{dtype}/vllm-{vllm.__version__}"
 
-    def generate(
-        self,
-        conversations: Sequence[Conversation],
-        *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        choices: Sequence[str] | None = None,
-        schema: Mapping[str, Any] | None = None,
-    ) -> list[str | None]:
-        """One reply each, in order, of at most `max_tokens` tokens (choices take what they need); None for a
-        conversation that does not fit. Raises OSError where vLLM's process has ended."""
-        return texts(
-            self.replies(
-                conversations,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=seed,
-                choices=choices,
-                schema=schema,
-            )
-        )
-
     def replies(
         self,
         conversations: Sequence[Conversation],
@@ -124,7 +101,7 @@ class VllmEngine:
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
     ) -> list[Reply | None]:
-        """What `generate` gives, with the number of tokens, why each ended, and its log-probability."""
+        """As `Replying` says, choices taking what tokens they need. Raises OSError where vLLM's process has ended."""
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 

@@ -40,11 +40,11 @@ from gristmill.training.engines.prompts import (
     Conversation,
     Prompts,
     Reply,
+    Replying,
     check_choices,
     common,
     folder_digest,
     number,
-    texts,
 )
 from gristmill.training.engines.settings import BATCH_TOKENS
 
@@ -54,7 +54,7 @@ SHARED = 32
 TOO_LITTLE, ELSEWHERE = "the device has too little memory for", "take a smaller model or a server"
 
 
-class TransformersEngine:
+class TransformersEngine(Replying):
     """A causal language model in a local folder (configuration, safetensors, tokenizer with a chat template).
 
     On a GPU where there is one unless `device` says otherwise; `dtype` is bfloat16 there and float32 on a CPU.
@@ -95,29 +95,6 @@ class TransformersEngine:
         # What is left unsaid to generate() would come from here: penalties and temperatures of the model's maker.
         self.model.generation_config = GenerationConfig(eos_token_id=self.ends, pad_token_id=self._pad())
 
-    def generate(
-        self,
-        conversations: Sequence[Conversation],
-        *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        choices: Sequence[str] | None = None,
-        schema: Mapping[str, Any] | None = None,
-    ) -> list[str | None]:
-        """One reply each, in order, of at most `max_tokens` tokens; None for a conversation that does not fit. With
-        `choices`, the likeliest of them (at a temperature, one drawn). Raises InputError for a schema."""
-        return texts(
-            self.replies(
-                conversations,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=seed,
-                choices=choices,
-                schema=schema,
-            )
-        )
-
     def replies(
         self,
         conversations: Sequence[Conversation],
@@ -128,7 +105,8 @@ class TransformersEngine:
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
     ) -> list[Reply | None]:
-        """What `generate` gives, with the number of tokens, why each ended, and its log-probability."""
+        """As `Replying` says; with `choices`, the likeliest of them (at a temperature, one drawn). Raises InputError
+        for a schema."""
         if schema is not None:
             raise InputError("this engine cannot hold a reply to a schema; give `choices`, or use a serving engine")
         prompts = [self.prompts.text(conversation) for conversation in conversations]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ class Reply:
 
 
 class Replying(Protocol):
-    """An engine of ours: what judges call an Engine, with more said of each reply."""
+    """An engine of ours: what judges call an Engine, with more said of each reply. Engines derive from it."""
 
     name: str
     version: str
@@ -51,7 +51,8 @@ class Replying(Protocol):
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
     ) -> list[Reply | None]:
-        """One reply each, in order; None for a conversation that does not fit. An outage raises OSError."""
+        """One reply each, in order, of at most `max_tokens` tokens, with their number, why it ended and its
+        log-probability; None for a conversation that does not fit. An outage raises OSError."""
 
     def generate(
         self,
@@ -64,6 +65,10 @@ class Replying(Protocol):
         schema: Mapping[str, Any] | None = None,
     ) -> list[str | None]:
         """The texts of `replies`."""
+        told = self.replies(
+            conversations, max_tokens=max_tokens, temperature=temperature, seed=seed, choices=choices, schema=schema
+        )
+        return [None if reply is None else reply.text for reply in told]
 
     def logprobs(self, conversations: Sequence[Conversation], choices: Sequence[str]) -> list[list[float]] | None:
         """The log-probability (nats) of each choice as the start of the reply, over all its tokens; a row of NaN where
@@ -71,6 +76,19 @@ class Replying(Protocol):
 
     def close(self) -> None:
         """Give back what the engine holds: memory, processes, connections."""
+
+
+def as_messages(prompt: Any, where: str) -> Conversation:
+    """A prompt as messages; plain text is what a user says. Raises InputError, naming `where` it stands."""
+    if isinstance(prompt, str) and prompt:
+        return [{"role": "user", "content": prompt}]
+    if isinstance(prompt, list) and prompt and all(isinstance(message, Mapping) for message in prompt):
+        messages = [{"role": message.get("role"), "content": message.get("content")} for message in prompt]
+        if all(isinstance(value, str) for message in messages for value in message.values()):
+            return messages
+    raise InputError(
+        f"{where}: the prompt is {str(prompt)[:60]!r}; it must be a text, or a list of messages with role and content"
+    )
 
 
 class Prompts:
@@ -170,11 +188,6 @@ def held(reply: Reply, choices: Sequence[str] | None, schema: Mapping[str, Any] 
 def room(choices: Sequence[str]) -> int:
     """Tokens that are enough for any of the choices: its bytes, and the end of the turn."""
     return max(len(choice.encode("utf-8", "surrogatepass")) for choice in choices) + 1
-
-
-def texts(replies: Iterable[Reply | None]) -> list[str | None]:
-    """What generate() returns."""
-    return [None if reply is None else reply.text for reply in replies]
 
 
 def number(key: str, bits: int = 56) -> int:

@@ -27,13 +27,13 @@ from gristmill.training.engines.prompts import (
     Conversation,
     Prompts,
     Reply,
+    Replying,
     check_choices,
     common,
     held,
     number,
     room,
     spelled,
-    texts,
 )
 from gristmill.training.engines.wire import Answer, Wire
 
@@ -51,7 +51,7 @@ PROBE = (
 )
 
 
-class ServerEngine:
+class ServerEngine(Replying):
     """A model behind `url`; `model` is its name there (not needed where the server has one alone).
 
     `folder` is a local one with the tokenizer and chat template that the model is meant to have. `key_env` names the
@@ -99,29 +99,6 @@ class ServerEngine:
         if self._prompts is not None:
             self._check_template(self._prompts, Path(folder or ""))
 
-    def generate(
-        self,
-        conversations: Sequence[Conversation],
-        *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        choices: Sequence[str] | None = None,
-        schema: Mapping[str, Any] | None = None,
-    ) -> list[str | None]:
-        """One reply each, in order, of at most `max_tokens` tokens (choices take what they need); None for a
-        conversation that does not fit. Raises OSError for an outage, InputError for what the server refuses."""
-        return texts(
-            self.replies(
-                conversations,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=seed,
-                choices=choices,
-                schema=schema,
-            )
-        )
-
     def replies(
         self,
         conversations: Sequence[Conversation],
@@ -132,7 +109,8 @@ class ServerEngine:
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
     ) -> list[Reply | None]:
-        """What `generate` gives, with tokens, why each ended, and its log-probability where the server tells it."""
+        """As `Replying` says, choices taking what tokens they need; the log-probability where the server tells it.
+        Raises OSError for an outage, InputError for what the server refuses."""
         fixed = {"model": self.name, "max_tokens": max_tokens, "temperature": temperature, **self._plain}
         if choices is not None:
             check_choices(choices)

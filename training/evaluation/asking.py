@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.dataops.dataset import Dataset, InputError
-from gristmill.training.engines.prompts import Prompts, Replying
+from gristmill.training.engines.prompts import Conversation, Prompts, Replying, as_messages
 from gristmill.training.evaluation.likelihood import Reader, Sums, padded, read
 from gristmill.training.evaluation.spec import Task
 from gristmill.training.scoring import Score, Scoring
@@ -26,7 +26,6 @@ BATCH_TOKENS = 4_096
 TOO_LONG = "prompt_too_long"
 _FAILED = "scorer_failed"
 
-Conversation = list[dict[str, str]]
 Tokens = list[list[list[int] | None]]  # by prompt and sample; None where there is no response
 
 
@@ -56,22 +55,7 @@ def read_task(task: Task, data: Dataset) -> tuple[list[dict[str, Any]], list[Con
         )
     rows = [row for batch in data.batches(4_096) for row in batch.to_pylist()]
     rows = sorted(rows, key=lambda row: row["id"])[: task.limit]
-    return rows, [_conversation(task, data, row) for row in rows]
-
-
-def _conversation(task: Task, data: Dataset, row: Mapping[str, Any]) -> Conversation:
-    """A prompt as messages; plain text is what a user says."""
-    prompt = row["prompt"]
-    if isinstance(prompt, str) and prompt:
-        return [{"role": "user", "content": prompt}]
-    if isinstance(prompt, list) and prompt and all(isinstance(m, Mapping) for m in prompt):
-        messages = [{"role": m.get("role"), "content": m.get("content")} for m in prompt]
-        if all(isinstance(value, str) for m in messages for value in m.values()):
-            return messages
-    raise InputError(
-        f"task {task.name}: {data.path}, row {row['id'].hex()}: the prompt is {str(prompt)[:60]!r}; "
-        "it must be a text, or a list of messages with role and content"
-    )
+    return rows, [as_messages(row["prompt"], f"task {task.name}: {data.path}, row {row['id'].hex()}") for row in rows]
 
 
 def ask(task: Task, data: Dataset, engine: Replying, seed: int) -> Asked:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.dataops.dataset import Dataset, InputError
+from gristmill.training.engines.settings import BATCH_TOKENS as GENERATED
 from gristmill.training.evaluation.asking import read_task
 from gristmill.training.evaluation.likelihood import PIECE
 from gristmill.training.evaluation.slices import BATCH_TOKENS, chosen
 from gristmill.training.evaluation.spec import EvaluateSpec
 from gristmill.training.shards import Shards
 
-GENERATED_TOKENS = 8_192  # of a batch of responses with their prompts: the engine's own default
 _COPIES = 4  # of a piece of logits: both models', probabilities, one product
 
 
@@ -70,7 +70,7 @@ def needs(
         "weights": sum(parameters(item) for item in models) * width,
         "logits": PIECE * config.get("vocab_size", 0) * 4 * _COPIES,
         "activations": BATCH_TOKENS * (config.get("intermediate_size") or 4 * config.get("hidden_size", 0)) * width * 4,
-        "cache": 2 * GENERATED_TOKENS * config.get("num_hidden_layers", 0) * heads * head * width if tasks else 0,
+        "cache": 2 * GENERATED * config.get("num_hidden_layers", 0) * heads * head * width if tasks else 0,
     }
     return {
         "tokens_read": read,

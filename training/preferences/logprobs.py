@@ -8,7 +8,7 @@ The law kept here: a row's sum does not depend on the rows beside it, to roundin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 Example = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]  # prompt, reply: token ids
+TOKENS = 8192  # padded ones that a model without gradients reads at a time
 
 
 @dataclass(frozen=True)
@@ -69,21 +70,29 @@ def batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
         start += rows
 
 
+def score(model: Any, examples: Sequence[Example], pad_id: int, tokens: int = TOKENS) -> np.ndarray:
+    """The log-probability of each example's reply given its prompt, float64 [n]."""
+    return each(model, examples, pad_id, lambda rows: reply_logps(model, rows).sum(dim=1), tokens)
+
+
 @torch.no_grad()
-def score(model: Any, examples: Sequence[Example], pad_id: int, tokens: int = 8192) -> np.ndarray:
-    """The log-probability of each example's reply given its prompt, float64 [n]; `tokens` padded ones at a time."""
+def each(
+    model: Any, examples: Sequence[Example], pad_id: int, told: Callable[[Replies], torch.Tensor], tokens: int
+) -> np.ndarray:
+    """What `told` says of each example, float64 [n], with the model in evaluation mode; `tokens` padded ones at a
+    time."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    sums = np.empty(len(examples))
+    found = np.empty(len(examples))
     lengths = np.array([len(prompt) + len(reply) for prompt, reply in examples], dtype=np.int64)
     for numbers in batches(lengths, tokens):
         rows = pad([examples[i] for i in numbers], pad_id).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            logps = reply_logps(model, rows)
-        sums[numbers] = logps.sum(dim=1).double().cpu().numpy()
+            values = told(rows)
+        found[numbers] = values.double().cpu().numpy()
     model.train(was_training)
-    return sums
+    return found
 
 
 @torch.no_grad()

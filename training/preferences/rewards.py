@@ -19,7 +19,7 @@ import torch
 from gristmill.dataops.dataset import Dataset, InputError, is_remote
 from gristmill.training.chat import open_chat
 from gristmill.training.preferences.held import share, wins
-from gristmill.training.preferences.logprobs import Example, batches, pad
+from gristmill.training.preferences.logprobs import TOKENS, Example, Replies, each
 from gristmill.training.preferences.rows import Rows, lists
 from gristmill.training.scoring import Score
 from gristmill.training.spec import open_input
@@ -31,21 +31,13 @@ Message = Mapping[str, Any]  # role and content
 Conversation = Sequence[Message]
 
 
-@torch.no_grad()
-def rewards(model: Any, examples: Sequence[Example], pad_id: int, tokens: int = 8192) -> np.ndarray:
-    """The reward of each prompt with its reply, float64 [n]; `tokens` padded ones at a time."""
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    found = np.empty(len(examples))
-    lengths = np.array([len(prompt) + len(reply) for prompt, reply in examples], dtype=np.int64)
-    for numbers in batches(lengths, tokens):
-        rows = pad([examples[i] for i in numbers], pad_id).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            output = model(input_ids=rows.tokens, attention_mask=rows.real.long(), use_cache=False)
-        found[numbers] = output.logits[:, 0].double().cpu().numpy()
-    model.train(was_training)
-    return found
+def rewards(model: Any, examples: Sequence[Example], pad_id: int, tokens: int = TOKENS) -> np.ndarray:
+    """The reward of each prompt with its reply, float64 [n]."""
+
+    def told(rows: Replies) -> torch.Tensor:
+        return model(input_ids=rows.tokens, attention_mask=rows.real.long(), use_cache=False).logits[:, 0]
+
+    return each(model, examples, pad_id, told, tokens)
 
 
 def judged(model: Any, rows: Rows, pad_id: int) -> dict[str, Any]:

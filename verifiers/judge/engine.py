@@ -5,7 +5,7 @@ engine fits by its shape and imports nothing from here. `name` and `version` tog
 how: they are part of a judge's identity.
 
 The law: an engine that could not answer says so (None, NaN or an OSError) and never makes an answer up. Not covered:
-engines of the real world; one for local checkpoints is `gristmill.training.generate`.
+engines of the real world, which are `gristmill.training.engines`.
 """
 
 from __future__ import annotations
