@@ -19,7 +19,15 @@ from gristmill.dataops.report.lines import Line, lines_svg, number
 from gristmill.dataops.report.markup import Numbers, cards, document, panel, table, text, write_pair
 from gristmill.dataops.report.trained import trained
 
-_MAIN = ("loss", "unigram_entropy", "learning_rate", "grad_norm")  # curves with a place of their own
+_OWN = {
+    "reward": "Mean reward",
+    "rewards/accuracies": "Share of the pairs told right",
+    "rewards/margins": "Margin of the rewards",
+    "kl": "KL to the start, nats",
+    "learning_rate": "Learning rate",
+    "grad_norm": "Gradient norm before clipping",
+}
+_MAIN = ("loss", "unigram_entropy", *_OWN)  # curves with a place of their own
 _CURVES, _LISTED, _FILES = 24, 300, 40  # other curves, rows of a table, files
 
 
@@ -142,8 +150,7 @@ def _training(numbers: Numbers) -> str:
         note += " Dots: loss on held-out data." if any(line.dots for line in lines) else ""
         narrow = lines_svg(lines, "Loss by step", marks, 350, 240)
         out += panel("Loss", note, f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>')
-    own = [("learning_rate", "Learning rate"), ("grad_norm", "Gradient norm before clipping")]
-    out += _grid([(name, title) for name, title in own if name in series], numbers)
+    out += _grid([(name, title) for name, title in _OWN.items() if name in series], numbers)
     rest = [(name, name) for name in series if name not in _MAIN]
     if rest:
         more = f", {len(rest) - _CURVES} more are in report.json" if len(rest) > _CURVES else ""
