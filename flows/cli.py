@@ -1,7 +1,8 @@
 """The `gristmill` command: parsing, and the one place where an error becomes a line and an exit status.
 
-0 done; 1 could not be done (a full disk, a damaged file, nothing found); 2 bad usage or input; 130 interrupted. With
---json, stdout is exactly one JSON object ({"error": ...} where it failed); progress and errors go to stderr.
+0 done; 1 could not be done (a full disk, a damaged file, nothing found); 2 bad usage or input; 130 interrupted; 143 a
+training step stopped by SIGTERM. With --json, stdout is exactly one JSON object ({"error": ...} where it failed);
+progress and errors go to stderr.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ COMMANDS = {
     "plan": "plan",
     "adopt": "adopt",
     "encode-chats": "encode_chats",
+    "feedback": "feedback",
     "train": "train",
     "gate": "gate",
     "promote": "promote",

@@ -168,9 +168,6 @@ def test_what_cannot_be_read_at_all(tmp_path):
     (tmp_path / "x.csv").write_text("prompt,chosen\na,b\n")
     with pytest.raises(InputError, match="x.csv is csv: chat data is read from JSON lines and Parquet"):
         read_files(store, "a", [str(tmp_path / "x.csv")], "pairs")
-    (tmp_path / "array.json").write_text(json.dumps([{"messages": TALK}]))
-    with pytest.raises(InputError, match="array.json is one JSON array, and chat data is read line by line"):
-        read_files(store, "a", [str(tmp_path / "array.json")], "messages")
     (tmp_path / "y.parquet").write_bytes(b"PAR1nothing")
     with pytest.raises(InputError, match="y.parquet cannot be read as Parquet"):
         read_files(store, "a", [str(tmp_path / "y.parquet")], "pairs")

@@ -123,7 +123,6 @@ def test_what_cannot_be_is_refused(root, files, encode, tmp_path):
     recipe.tasks(Store(root), [files([{"prompt": "p"}], "tasks.jsonl")], name="tasks")
     (tmp_path / "syntax.jinja").write_text("{% for %}")
     (tmp_path / "silent.jinja").write_text("{{ messages[0].content }}")
-    (tmp_path / "array.json").write_text(json.dumps(TALKS))
     for arguments, said in (
         (["--tokenizer", "none"], "no dataset named 'none'"),
         (["--tokenizer", "tasks"], "tasks is of kind rows and no tokenizer"),
@@ -135,7 +134,6 @@ def test_what_cannot_be_is_refused(root, files, encode, tmp_path):
         (["--tokenizer", "chat", "--seq-len", "1"], "seq_len 1 is outside"),
     ):
         assert said in encode(path, *arguments, status=2)["error"]
-    assert "one JSON array" in encode(str(tmp_path / "array.json"), "--tokenizer", "chat", status=2)["error"]
     assert "no such file" in encode(str(tmp_path / "gone.jsonl"), "--tokenizer", "chat", status=2)["error"]
     with pytest.raises(SystemExit):
         encode(path, "--tokenizer", "chat", name="a/b")

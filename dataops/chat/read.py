@@ -1,86 +1,90 @@
-"""Chat data out of files: JSON lines (plain, or in gzip, zstd or LZ4) and Parquet into rows of one shape.
+"""Chat data out of files into rows of one shape: JSON lines and arrays (plain, or in gzip, zstd or LZ4), Parquet, and
+the Arrow files that `datasets` saves. Conversations come in any of the formats of `detect`.
 
 The law: each row of a file becomes a row or one ledger row that names its file and line, "bad_json", "wrong_type",
 "missing_column", "weighted" (a message with a weight, see `shapes`), "too_large", "corrupt_member" or
-"corrupt_row_group" (the rest of a damaged file). A row's id is of its file's name and content and its number there, so
-that it stays when the folder moves. Made rows say `source_file` and `source_line` (from 1; of Parquet its number).
+"corrupt_row_group" (the rest of a damaged file), and of conversations in formats of elsewhere "other_format",
+"bad_roles", "empty", "no_targets" or "no_prompt". Where a row is several conversations, what of it is in none is in the
+ledger too. A row's id is of its file's name and content and its number there, so that it stays when the folder moves.
+Made rows say `source_file` and `source_line` (from 1; but in JSON lines the row's number).
 
-    chats = read_files(store, "sft-messages", ["chats.jsonl"], "messages")
+    chats = read_files(store, "sft-messages", ["chats.jsonl"], "messages")         # any format, detected
     encoded = store.build("sft-encoded", encode_chats(chat, max_tokens=4096), [chats])
     packed = store.build("sft", best_fit(seq_len=4096, ...), [encoded])            # see `recipe`
 
-Not covered: JSON over several lines, CSV.
+Not covered: rows inside one JSON object, CSV.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from gristmill.dataops.chat.detect import detect, lines, read_row
+from gristmill.dataops.chat.formats.canonical import Lost
+from gristmill.dataops.chat.formats.find import find
+from gristmill.dataops.chat.formats.rows import rows
 from gristmill.dataops.chat.messages import Fault
 from gristmill.dataops.chat.shapes import SHAPES, joint, kind_of
 from gristmill.dataops.crawl import hash_files
 from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.identity import row_id, sha256_json
 from gristmill.dataops.op import LEDGER, Split, ledger, op
-from gristmill.dataops.readers.files import SourceFile, find_files
-from gristmill.dataops.readers.lines import Torn, decompressed, lines
-from gristmill.dataops.readers.page import EVIDENCE
-from gristmill.dataops.readers.streams import open_file, open_raw
+from gristmill.dataops.readers.page import EVIDENCE, SourceFile
 from gristmill.dataops.store import Store, Task
 
 Name = Literal["messages", "pairs", "thumbs", "tasks"]
 _ROWS = 4096  # of a batch
-_LONGEST = 64 << 20  # bytes of a line
-_BOM = b"\xef\xbb\xbf"
 _OWN: dict[str, pl.DataType] = {"id": pl.Binary(), "source_file": pl.String(), "source_line": pl.UInt32()}
 _GIVEN = "given_id"
 
 
-def read_files(store: Store, name: str, paths: Sequence[str], shape: Name) -> Dataset:
-    """Files, globs, folders, list files or URLs as a dataset of one of the `shapes`. Raises InputError for a shape, a
-    file or a format that there is not."""
+def read_files(store: Store, name: str, paths: Sequence[str], shape: Name, *, format: str | None = None) -> Dataset:
+    """Files, globs, folders, list files or URLs as a dataset of one of the `shapes`. `format` is what conversations are
+    in, one of `detect.FORMATS`; None detects it file by file. How many rows were in which is in the dataset's stats.
+
+    Raises InputError for a shape, a file or a format that there is not.
+    """
     if shape not in SHAPES:
         raise InputError(f"no shape {shape!r}; there are: {', '.join(SHAPES)}")
-    for path in paths:
-        if path.lower().endswith(".json") and Path(path).is_file() and _head(path).startswith(b"["):
-            raise InputError(
-                f"{path} is one JSON array, and chat data is read line by line: jq -c '.[]' {path} > chats.jsonl"
-            )
-    files = find_files(list(paths))
-    other = next((file for file in files if file.format.partition(".")[0] not in ("jsonl", "parquet")), None)
-    if other is not None:
-        raise InputError(f"{other.url} is {other.format}: chat data is read from JSON lines and Parquet")
+    if format is not None and shape != "messages":
+        raise InputError(f"a format is of messages: leave {format} out for {shape}")
+    files = find(list(paths))
+    formats = (
+        {file.url: kind.format for file, kind in zip(files, detect(files, format), strict=True)}
+        if (shape == "messages")
+        else {}
+    )
     digests = hash_files(store, files)
-    content = sha256_json([[file.name, file.format, digests[file.url]] for file in files])
-    reading = read_rows(shape=shape, files_context=files, digests_context=digests)
+    content = sha256_json([[file.name, file.format, digests[file.url], formats.get(file.url)] for file in files])
+    reading = read_rows(shape=shape, files_context=files, digests_context=digests, formats_context=formats)
     return store.build(name, reading, [], external=[content])
 
 
-def _head(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(1 << 10).removeprefix(_BOM).lstrip()
-
-
 def _plan(
-    _: Any, __: Any, ___: int, *, shape: str, files_context: Sequence[SourceFile], digests_context: Mapping[str, str]
+    _: Any,
+    __: Any,
+    ___: int,
+    *,
+    shape: str,
+    files_context: Sequence[SourceFile],
+    digests_context: Mapping[str, str],
+    formats_context: Mapping[str, str],
 ) -> list[Task]:
     """A task is a file. Where a shape keeps all columns, the files are read once before, for their names and types."""
     columns = _others(files_context) if SHAPES[shape].open else {}
-    return [Task((file, digests_context[file.url], columns)) for file in files_context]
+    return [Task((file, digests_context[file.url], formats_context.get(file.url), columns)) for file in files_context]
 
 
 def _others(files: Sequence[SourceFile]) -> dict[str, tuple[pl.DataType, bool]]:
     """(type, whether it is JSON text) of each column beside the prompt."""
     kinds: dict[str, set[pl.DataType | None]] = {}
     for file in files:
-        for _, _, row in _rows(file):
+        for _, _, row in rows(file):
             if isinstance(row, dict):
                 for name, value in row.items():
                     if value is not None and name != "prompt":
@@ -91,35 +95,60 @@ def _others(files: Sequence[SourceFile]) -> dict[str, tuple[pl.DataType, bool]]:
     return {name: joint(found) for name, found in sorted(kinds.items())}
 
 
-@op("chat.read", version=3, kind="source", plan=_plan)
+@op("chat.read", version=4, kind="source", plan=_plan)
 def read_rows(
-    task: tuple[SourceFile, str, Mapping[str, tuple[pl.DataType, bool]]],
+    task: tuple[SourceFile, str, str | None, Mapping[str, tuple[pl.DataType, bool]]],
     *,
     shape: str,
     files_context: Sequence[SourceFile],
     digests_context: Mapping[str, str],
+    formats_context: Mapping[str, str],
 ) -> Iterator[Split]:
     """Rows of `SHAPES[shape]`; those that are none go to the ledger."""
-    file, digest, others = task
-    made = SHAPES[shape]
-    schema = {**_OWN, **made.columns, **{name: kind for name, (kind, _) in others.items()}}
+    file, digest, format, others = task
+    schema = {**_OWN, **SHAPES[shape].columns, **{name: kind for name, (kind, _) in others.items()}}
     kept: list[dict[str, Any]] = []
     drops: list[tuple[Any, ...]] = []
+    read = 0
     yield Split(pl.DataFrame(schema=schema), ledger())  # so that a file without a single row has its columns
-    for number, offset, row in _rows(file):
+    for number, offset, row, size in lines(file, format):
+        read += size
         id = row_id("chat.read", file.name, digest, str(number))
-        try:
-            if isinstance(row, Fault):
-                raise row
-            named = {"id": id, "source_file": file.name, "source_line": number}
-            kept.append({**named, **made.make(row), **_kept(row, others)})
-        except Fault as fault:
-            evidence = f"line {number}: {fault}"[:EVIDENCE]
-            drops.append((id, fault.reason, evidence, file.name, offset))
+        made, lost = _made(row, shape, format, others)
+        for at, item in enumerate(made):
+            own = row_id("chat.read", file.name, digest, str(number), str(at)) if at else id
+            if format is not None and item["source"] is None:
+                item["source"] = file.name
+            kept.append({"id": own, "source_file": file.name, "source_line": number, **item})
+        for loss in lost:
+            evidence = f"line {number}: {loss.evidence}"[:EVIDENCE]
+            drops.append((id, loss.reason, evidence, loss.lost, loss.unit, file.name, offset))
         if len(kept) + len(drops) >= _ROWS:
-            yield _split(kept, drops, schema)
-            kept, drops = [], []
-    yield _split(kept, drops, schema)
+            yield _split(kept, drops, schema, read, format)
+            kept, drops, read = [], [], 0
+    yield _split(kept, drops, schema, read, format)
+
+
+def _made(
+    row: dict[str, Any] | Fault, shape: str, format: str | None, others: Mapping[str, tuple[pl.DataType, bool]]
+) -> tuple[list[dict[str, Any]], list[Lost]]:
+    """The rows that a row of a file becomes, and what of it is in none: where there are no rows, the one reason."""
+    try:
+        if isinstance(row, Fault):
+            raise row
+        if format is None:
+            return [SHAPES[shape].make(row) | _kept(row, others)], []
+        items = read_row(row, format)
+    except Fault as fault:
+        items = [fault]
+    made = [item for item in items if isinstance(item, dict)]
+    unit = "conversation" if made else "row"
+    lost = [
+        Lost(item.reason, str(item), 1, unit) if isinstance(item, Fault) else item
+        for item in items
+        if not isinstance(item, dict)
+    ]
+    return made, lost if made else lost[:1]
 
 
 def _kept(row: Mapping[str, Any], others: Mapping[str, tuple[pl.DataType, bool]]) -> dict[str, Any]:
@@ -131,66 +160,25 @@ def _kept(row: Mapping[str, Any], others: Mapping[str, tuple[pl.DataType, bool]]
     return found
 
 
-def _split(kept: list[dict[str, Any]], drops: list[tuple[Any, ...]], schema: Mapping[str, pl.DataType]) -> Split:
+def _split(
+    kept: list[dict[str, Any]],
+    drops: list[tuple[Any, ...]],
+    schema: Mapping[str, pl.DataType],
+    read: int,
+    format: str | None,
+) -> Split:
     columns = {name: [row[name] for row in kept] for name in schema}
-    frame = pl.DataFrame({name: pl.Series(values, dtype=schema[name]) for name, values in columns.items()})
+    frame = pl.DataFrame({name: _column(values, schema[name]) for name, values in columns.items()})
+    stats = {f"rows_{format}": read} if format is not None and read else {}
     if not drops:
-        return Split(frame, ledger())
-    names = ("id", "reason", "evidence", "warc", "offset")
-    return Split(frame, ledger(pl.DataFrame(drops, schema={name: LEDGER[name] for name in names}, orient="row")))
+        return Split(frame, ledger(), read, stats)
+    names = ("id", "reason", "evidence", "lost", "unit", "warc", "offset")
+    gone = ledger(pl.DataFrame(drops, schema={name: LEDGER[name] for name in names}, orient="row"))
+    return Split(frame, gone, read, stats)
 
 
-def _rows(file: SourceFile) -> Iterator[tuple[int, int, dict[str, Any] | Fault]]:
-    """(line or row from 1, byte of the line or row from 0, row or why it is none)."""
-    if file.bytes == 0:
-        return iter(())
-    return _parquet(file) if file.format == "parquet" else _lines(file)
-
-
-def _lines(file: SourceFile) -> Iterator[tuple[int, int, dict[str, Any] | Fault]]:
-    number = 0
-    with open_raw(file.url) as raw:
-        try:
-            for offset, line, length in lines(decompressed(raw, file.format, 0), 0, _LONGEST, blanks=True):
-                number += 1
-                if line is None:
-                    yield number, offset, Fault("too_large", f"{length} bytes; the most is {_LONGEST}")
-                elif text := (line if offset else line.removeprefix(_BOM)).strip():
-                    yield number, offset, _parsed(text)
-        except Torn as torn:
-            yield number + 1, torn.offset, Fault("corrupt_member", str(torn))
-
-
-def _parsed(line: bytes) -> dict[str, Any] | Fault:
-    try:
-        text = line.decode()
-        row = json.loads(text, parse_constant=_no_number)
-        if "\\u" in text:
-            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
-    except (ValueError, RecursionError) as error:
-        return Fault("bad_json", f"{type(error).__name__}: {error}")
-    return row if isinstance(row, dict) else Fault("wrong_type", f"a JSON {type(row).__name__}, not an object")
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _parquet(file: SourceFile) -> Iterator[tuple[int, int, dict[str, Any] | Fault]]:
-    with open_file(file.url) as opened:
-        try:
-            table = pq.ParquetFile(opened)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{file.url} cannot be read as Parquet: {error}") from None
-        number = 0
-        for group in range(table.num_row_groups):
-            end = number + table.metadata.row_group(group).num_rows
-            try:
-                for batch in table.iter_batches(batch_size=_ROWS, row_groups=[group], use_threads=False):
-                    for row in batch.to_pylist():
-                        number += 1
-                        yield number, number - 1, row
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                for lost in range(number + 1, end + 1):
-                    yield lost, lost - 1, Fault("corrupt_row_group", f"group {group}: {error}")
-                number = end
+def _column(values: list[Any], kind: pl.DataType) -> pl.Series:
+    """A column; nested ones by Arrow, since polars would make them row by row."""
+    if not kind.is_nested():
+        return pl.Series(values, dtype=kind)
+    return pl.Series(pl.from_arrow(pa.array(values, type=pl.Series(dtype=kind).to_arrow().type))).cast(kind)

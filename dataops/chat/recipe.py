@@ -71,11 +71,13 @@ def sft(
     *,
     seq_len: int,
     loss: Literal["assistant", "completion"] = "assistant",
+    format: str | None = None,
     name: str = "sft",
 ) -> Dataset:
-    """Conversations packed into rows of `seq_len` tokens, with targets."""
+    """Conversations packed into rows of `seq_len` tokens, with targets; `format` is what the files have them in, None
+    for what is detected (see `read_files`)."""
     check_seq_len(seq_len)
-    read = read_files(store, f"{name}-messages", paths, "messages")
+    read = read_files(store, f"{name}-messages", paths, "messages", format=format)
     encoded = store.build(f"{name}-encoded", encode_chats(chat, max_tokens=seq_len, loss=loss), [read])
     stats = chat.manifest["stats"]
     identity = {key: stats[key] for key in ("tokenizer", "template", "vocab_size", "eod")}

@@ -1,15 +1,17 @@
 """The shapes of chat data: which columns a row of a file must have, and the row that is made of it.
 
-    messages   messages [, tools]                               a conversation to learn from
+    messages   messages [, tools] [, source] [, licence]        a conversation to learn from
     pairs      prompt, chosen, rejected [, margin] [, tools]    two replies, the first preferred
     thumbs     prompt, response, label [, tools]                a reply, liked or not
     tasks      prompt, and whatever a scorer needs              to be answered in training
 
 A prompt or a reply may be a text: it becomes one message. Other columns are left out, but those of tasks, which keep
 all: numbers, texts and truth values as such, everything else, and columns of several kinds, as JSON text; an `id` as
-`given_id`. The law: a value of another type than the shape wants is never changed into it; its row is dropped.
+`given_id`. The law: a value of another type than the shape wants is never changed into it; its row is dropped. The one
+thing that is: arguments of a call that are JSON text, as OpenAI's API has them, become the object that they spell.
 
-A format of elsewhere is one entry more in `SHAPES`: the columns it makes, and a function from its rows to theirs.
+Conversations keep what a row says of itself: its `source`, its `licence`, and as `ids` what it calls itself.
+Conversations in other formats are read by `formats`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from gristmill.dataops.chat.messages import MESSAGE, MESSAGES, Fault
 #: Prompts of tasks, which verifiers and judges read: text alone.
 PROMPT = pl.List(pl.Struct({"role": pl.String(), "content": pl.String()}))
 Row = Mapping[str, Any]
+_IDS = ("id", "conversation_id", "message_tree_id", "question_id", "prompt_id", "uuid", "idx")
+_SOURCES = ("source", "dataset", "dataset_name", "task_name", "task")
+_LICENCES = ("licence", "license")
 _FIELDS = tuple(field.name for field in MESSAGE.fields)
 #: Per-message weights of training data elsewhere; only 1 means what the loss here does.
 _WEIGHTS = ("weight", "loss_weight")
@@ -41,7 +46,18 @@ class Shape:
 
 
 def _messages(row: Row) -> dict[str, Any]:
-    return {"messages": messages(row, "messages"), "tools": _json(row.get("tools"), "tools", list)}
+    return {"messages": messages(row, "messages"), "tools": json_text(row.get("tools"), "tools", list), **about(row)}
+
+
+def about(row: Row, *ids: Any) -> dict[str, Any]:
+    """`source`, `licence` and `ids` of a row: what it says of itself, and the ids given."""
+    names = ([row[name] for name in _IDS if row.get(name) is not None])[:1]
+    known = [str(id) for id in (*names, *ids) if isinstance(id, (str, int)) and not isinstance(id, bool)]
+    source, licence = (
+        next((row[name] for name in found if isinstance(row.get(name), str) and row[name].strip()), None)
+        for found in (_SOURCES, _LICENCES)
+    )
+    return {"source": source, "licence": licence, "ids": list(dict.fromkeys(known))}
 
 
 def _pairs(row: Row) -> dict[str, Any]:
@@ -50,15 +66,15 @@ def _pairs(row: Row) -> dict[str, Any]:
     margin = row.get("margin")
     if margin is not None and (isinstance(margin, bool) or not isinstance(margin, (int, float))):
         raise Fault("wrong_type", f"margin is {_kind(margin)}, not a number")
-    return made | {"margin": margin, "tools": _json(row.get("tools"), "tools", list)}
+    return made | {"margin": margin, "tools": json_text(row.get("tools"), "tools", list)}
 
 
 def _thumbs(row: Row) -> dict[str, Any]:
     made = {"prompt": messages(row, "prompt", "user"), "response": messages(row, "response", "assistant")}
-    label = _present(row, "label")
+    label = present(row, "label")
     if label not in (True, False):  # 1 and 0 too
         raise Fault("wrong_type", f"label is {_kind(label)}, not true or false")
-    return made | {"label": bool(label), "tools": _json(row.get("tools"), "tools", list)}
+    return made | {"label": bool(label), "tools": json_text(row.get("tools"), "tools", list)}
 
 
 def _tasks(row: Row) -> dict[str, Any]:
@@ -71,8 +87,9 @@ def _tasks(row: Row) -> dict[str, Any]:
 
 
 _TOOLS = {"tools": pl.String()}
+_ABOUT = {"source": pl.String(), "licence": pl.String(), "ids": pl.List(pl.String())}
 SHAPES = {
-    "messages": Shape({"messages": MESSAGES, **_TOOLS}, _messages),
+    "messages": Shape({"messages": MESSAGES, **_TOOLS, **_ABOUT}, _messages),
     "pairs": Shape(
         {"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES, "margin": pl.Float64(), **_TOOLS}, _pairs
     ),
@@ -83,7 +100,7 @@ SHAPES = {
 
 def messages(row: Row, column: str, role: str | None = None) -> list[dict[str, Any]]:
     """The messages of a column; a text is one of `role`, where one is given."""
-    value = _present(row, column)
+    value = present(row, column)
     if isinstance(value, str) and role is not None:
         return [dict.fromkeys(_FIELDS) | {"role": role, "content": value}]
     if not isinstance(value, list):
@@ -96,21 +113,36 @@ def _message(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Fault("wrong_type", f"{name} is {_kind(value)}, not an object")
     made = dict.fromkeys(_FIELDS)
-    made["role"] = _text(_present(value, "role", f" of {name}"), f"role of {name}")
+    made["role"] = text(present(value, "role", f" of {name}"), f"role of {name}")
     for field in ("tool_call_id", "name", "reasoning_content"):
         if value.get(field) is not None:
-            made[field] = _text(value[field], f"{field} of {name}")
-    made["tool_calls"] = _json(value.get("tool_calls"), f"tool_calls of {name}", list)
+            made[field] = text(value[field], f"{field} of {name}")
+    if value.get("function_call") is not None:
+        raise Fault("wrong_type", f"{name} has a function_call, the form before tool_calls: write it as one of those")
+    made["tool_calls"] = _calls(json_text(value.get("tool_calls"), f"tool_calls of {name}", list), name)
     content = value.get("content")
     if isinstance(content, list):
         content = "".join(_part(part, name) for part in content)
     if content is None and made["tool_calls"] is None:
         raise Fault("missing_column", f"no content of {name}")
-    made["content"] = None if content is None else _text(content, f"content of {name}")
+    made["content"] = None if content is None else text(content, f"content of {name}")
     for field in _WEIGHTS:
         if made["role"] == "assistant" and value.get(field) not in (None, 1):
             raise Fault("weighted", f"{field} of {name} is {value[field]!r}: weights of turns are not covered")
     return made
+
+
+def _calls(value: str | None, name: str) -> str | None:
+    """Calls with their arguments as objects."""
+    if value is None or '"arguments": "' not in value:
+        return value
+    calls = json.loads(value)
+    for call in calls:
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+            arguments = json_text(function["arguments"] or "{}", f"arguments of a call of {name}", dict)
+            function["arguments"] = {} if arguments is None else json.loads(arguments)
+    return json.dumps(calls, ensure_ascii=False)
 
 
 def _part(value: Any, name: str) -> str:
@@ -118,23 +150,23 @@ def _part(value: Any, name: str) -> str:
     kind = value.get("type") if isinstance(value, dict) else None
     if kind != "text":
         raise Fault("wrong_type", f"{name} has a part of type {kind!r}; only text is covered")
-    return _text(value.get("text", value.get("value")), f"a part of {name}")
+    return text(value.get("text", value.get("value")), f"a part of {name}")
 
 
-def _present(row: Row, name: str, where: str = "") -> Any:
+def present(row: Row, name: str, where: str = "") -> Any:
     value = row.get(name)
     if value is None:
         raise Fault("missing_column", f"no {name}{where}; there is {', '.join(map(str, row)) or 'nothing'}")
     return value
 
 
-def _text(value: Any, name: str) -> str:
+def text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise Fault("wrong_type", f"{name} is {_kind(value)}, not a text")
     return value
 
 
-def _json(value: Any, name: str, kind: type) -> str | None:
+def json_text(value: Any, name: str, kind: type) -> str | None:
     """JSON text of a value that is, or is written as JSON of, this kind; None for none, or an empty one."""
     if isinstance(value, str):
         try:

@@ -16,7 +16,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="FOLDER", help="as transformers' save_pretrained writes it")
     command.add_argument("--name", required=True, type=folder_name, help="what to call the checkpoint")
     command.add_argument(
-        "--template", metavar="NAME|FILE", help="a chat template: chatml, or a .jinja file (default: the model's own)"
+        "--template", metavar="NAME|FILE", help="chatml, llama3, ..., or a .jinja file (default: its own template)"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import Any
 
 from gristmill.dataops.dataset import Dataset, InputError
@@ -16,21 +17,34 @@ _STEPS = {"chats": "sft", "pairs": "preference", "thumbs": "preference --set los
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Which files, for which model, and how long a row may be."""
-    command.add_argument("files", nargs="+", metavar="FILE", help="JSON lines or Parquet: files, globs, folders, URLs")
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="JSON lines, JSON arrays, Parquet or what datasets saved: files, globs, folders, URLs",
+    )
     command.add_argument(
         "--tokenizer", required=True, metavar="REF", help=f"a chat tokenizer, a model or a tokenizer: {REFERENCE}"
     )
     command.add_argument(
         "--template",
         metavar="NAME|FILE",
-        help="of one that has none: chatml, or a .jinja file (default: the tokenizer's own, else chatml)",
+        help="of one that has none: chatml, gemma, llama2, llama3, mistral, qwen, or a .jinja file (default: the "
+        "tokenizer's own, else chatml)",
+    )
+    command.add_argument(
+        "--format",
+        metavar="NAME",
+        help="what the chats are in: messages, sharegpt, alpaca, dolly, self-instruct, flan, completion, lima, hh, "
+        "oasst (best path), oasst-all (all paths), chatgpt (its export), mt-bench (default: detected file by file, "
+        "and said)",
     )
     command.add_argument("--name", required=True, type=folder_name, help="what to call the result")
     command.add_argument(
         "--kind",
         choices=list(_STEPS),
         default="chats",
-        help="messages [tools] (default); or pairs: prompt chosen rejected [margin]; or thumbs: prompt response label",
+        help="conversations (default); or pairs: prompt chosen rejected [margin]; or thumbs: prompt response label",
     )
     command.add_argument(
         "--seq-len", type=int, help="tokens of a packed row, and of a conversation or a pair at most (default 4096)"
@@ -47,27 +61,37 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """The steps of dataops/chat/recipe.py; status 2 where no row is left."""
     from gristmill.dataops.chat import recipe
+    from gristmill.dataops.chat.detect import detect
+    from gristmill.dataops.chat.formats.find import find
     from gristmill.dataops.executor import InProcess, LocalPool
     from gristmill.flows.progress import draw
 
-    if options.kind != "chats" and options.loss != "assistant":
-        raise InputError(f"--loss {options.loss} is of chats: leave it out for {options.kind}")
+    of_chats = {"--loss": options.loss if options.loss != "assistant" else None, "--format": options.format}
+    if options.kind != "chats" and any(of_chats.values()):
+        said = " ".join(f"{name} {value}" for name, value in of_chats.items() if value is not None)
+        raise InputError(f"{said} is of chats: leave it out for {options.kind}")
     store, name, most = open_store(settings), options.name, settings.get("seq_len", 4096)
     with LocalPool(settings.get("workers")) as pool:
         store.executor, store.progress = InProcess() if pool.workers == 1 else pool, draw
         given = store.get(options.tokenizer)
         chat = recipe.speaker(store, options.tokenizer, options.template)
         if options.kind == "chats":
-            made = recipe.sft(store, options.files, chat, seq_len=most, loss=options.loss, name=name)
+            formats = [vars(item) for item in detect(find(options.files), options.format)]
+            made = recipe.sft(
+                store, options.files, chat, seq_len=most, loss=options.loss, format=options.format, name=name
+            )
             steps = [made.input(0).input(0), made.input(0), made]
         else:
+            formats = []
             build = recipe.pairs if options.kind == "pairs" else recipe.thumbs
             made = build(store, options.files, chat, max_tokens=most, name=name)
             steps = [made.input(0), made]
     counts = {op: tally for step in steps for op, tally in step.manifest["counts"].items() if op != "pack.best_fit"}
     examples = [example for step in steps for example in _examples(step, steps[0])]
     if not made.rows:
-        raise InputError(f"{name}: no row is left to train on\n{funnel(counts)}\n{_dropped(examples)}")
+        raise InputError(
+            f"{name}: no row is left to train on\n{_formats(formats)}{funnel(counts)}\n{_dropped(examples)}"
+        )
     start = _start(given, chat, options.tokenizer)
     result = {
         "name": made.name,
@@ -76,6 +100,7 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
         "rows": made.rows,
         "datasets": [_step(step) for step in steps],
         "chat": {"name": chat.name, "key": chat.key, "template": chat.manifest["stats"]["template"]},
+        "formats": formats,
         "counts": counts,
         "examples": examples,
         **(_packed(made) if options.kind == "chats" else _pairs(made)),
@@ -103,7 +128,7 @@ def _examples(step: Dataset, read: Dataset) -> list[dict[str, Any]]:
     found = []
     for row in first.join(places.collect(), on="id", how="left", maintain_order="left").iter_rows(named=True):
         why, line = row["evidence"], row["source_line"]
-        if line is None:  # dropped as it was read: "line 7: what was seen"
+        if row["warc"] is not None:  # found as it was read: "line 7: what was seen"
             at, _, why = why.removeprefix("line ").partition(": ")
             line = int(at)
         if why is None:
@@ -147,7 +172,7 @@ def _text(result: dict[str, Any]) -> str:
         )
     else:
         amount = f"{result['rows']:,} rows; {amount}"
-    lines = [funnel(result["counts"]), ""]
+    lines = [_formats(result["formats"]) + funnel(result["counts"]), ""]
     lines += [
         f"{result['name']}:{result['key'][:12]}  {amount}",
         f"for {chat['name']}:{chat['key'][:12]}, template {chat['template'][:12]}",
@@ -155,6 +180,13 @@ def _text(result: dict[str, Any]) -> str:
     if result["examples"]:
         lines += ["", _dropped(result["examples"])]
     return "\n".join([*lines, "", result["train"]])
+
+
+def _formats(formats: list[dict[str, Any]]) -> str:
+    """How many files are in which format, and by what."""
+    found = Counter((item["format"], item["why"]) for item in formats)
+    rows = [[name, f"{files:,} file{'s' * (files > 1)}", plain(why)] for (name, why), files in found.items()]
+    return f"read as:\n{table(rows)}\n\n" if rows else ""
 
 
 def _dropped(examples: list[dict[str, Any]]) -> str:

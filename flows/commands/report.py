@@ -1,4 +1,4 @@
-"""The report of a dataset: of its quality, or the page of a checkpoint or an evaluation."""
+"""The report of a dataset: of its quality, or the page of a checkpoint, an evaluation or a set of preferences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from gristmill.dataops.dataset import Dataset
 from gristmill.flows.commands.common import REFERENCE, Result, open_store
 
-HELP = "Write the report of a dataset, a checkpoint or an evaluation: one HTML file and its numbers as JSON."
+HELP = "Write the report of a dataset, pairs, a checkpoint or an evaluation: one HTML file and its numbers as JSON."
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -33,10 +33,14 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
 def _writer(dataset: Dataset) -> Callable[[Dataset, Path], tuple[Path, Path]]:
     """What writes the page of a dataset of its kind."""
     from gristmill.dataops.gates.sides import is_evaluation
+    from gristmill.dataops.noise.pairs import is_pairs
     from gristmill.dataops.report.checkpoint import write_checkpoint
     from gristmill.dataops.report.evaluation import write_evaluation
     from gristmill.dataops.report.page import write_report
+    from gristmill.dataops.report.preferences import write_preferences
 
     if dataset.kind == "checkpoint":
         return write_checkpoint
-    return write_evaluation if is_evaluation(dataset) else write_report
+    if is_evaluation(dataset):
+        return write_evaluation
+    return write_preferences if is_pairs(dataset) else write_report
