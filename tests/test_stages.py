@@ -13,11 +13,11 @@ from gristmill.flows.train import named
 GATES = 'gates:\n  - gate: it reads\n    measure: "text/loss"\n    at_most: {limit}\n'
 
 
-@pytest.fixture(scope="module")
-def pretraining(built):
-    packed = named(built[1]["packed"])
+@pytest.fixture
+def pretraining(own):
+    packed = named(own[1]["packed"])
     spec = {"name": "staged", "data": [packed], "steps": 2, "rows": 2, "model": {"depth": 1, "width": 32, "heads": 2}}
-    return Store(built[0]), spec, {"slices": [{**packed, "name": "text", "limit": 4}]}
+    return Store(own[0]), spec, {"slices": [{**packed, "name": "text", "limit": 4}]}
 
 
 def test_a_model_that_passes_comes_with_its_evaluation_and_judgement(pretraining, tmp_path):
