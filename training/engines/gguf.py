@@ -38,6 +38,9 @@ def from_gguf(file: str | Path, folder: str | Path) -> Path:
         model.save_pretrained(building)
         tokenizer.save_pretrained(building)
         building.rename(out)
+    except OSError:
+        if not (out / "config.json").is_file():  # else another process was first
+            raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return out
