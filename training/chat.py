@@ -27,6 +27,14 @@ class Chat:
     template: str
     source: Dataset
 
+    @property
+    def stats(self) -> dict[str, Any]:
+        """What a checkpoint that speaks so says of it: `tokenizer`, `template`, and of `vocab_size` and the ids `eod`,
+        `eos`, `pad` those that are known."""
+        known = self.source.manifest["stats"]
+        ids = {name: known[name] for name in ("vocab_size", "eod", "eos", "pad") if name in known}
+        return {"tokenizer": self.vocabulary, "template": self.template, **ids}
+
     def save(self, folder: Path) -> None:
         """Put the files beside a model's."""
         for name in FILES:

@@ -61,8 +61,8 @@ def _run(spec: PPOSpec, peers: Peers) -> Dataset:
         print(f"{job.final} stands already: not trained again", file=sys.stderr)
         return Dataset.load(job.final)
     judges = judging.open_judges(spec)
-    for dataset in job.inputs:
-        dataset.base.check_files()
+    for dataset in job.inputs[1:]:  # the first are the tasks, which are checked where they are opened
+        dataset.check_files()
     tasks = tasks_of(job)
     given = open_models(job, peers.device)
     optimizer = optimizer_of(given.both, spec.optimiser, spec.value_optimiser)
@@ -195,7 +195,7 @@ def _publish(job: Job, given: Models, tasks: Tasks, kept: Kept, saved: Path) -> 
         "versions": versions(),
     }
     summary = averages(kept.metrics)
-    chat = {"tokenizer": job.chat.vocabulary, "template": job.chat.template}
+    chat = job.chat.stats
     engine = {
         "engine": "transformers",
         "temperature": spec.temperature,

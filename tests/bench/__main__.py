@@ -88,6 +88,9 @@ BENCHES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
 
 def main(names: list[str]) -> int:
     """Run benches; 1 where a bar is missed."""
+    unknown = sorted({*names} - {*BENCHES})
+    if unknown:
+        sys.exit(f"no bench {', '.join(unknown)}; there are: {', '.join(BENCHES)}")
     missed = False
     for name in names or list(BENCHES):
         for line in BENCHES[name]():

@@ -142,9 +142,7 @@ class Job:
         if not trainer.is_world_process_zero():
             torch.distributed.barrier()  # until the first process has published
             return Dataset.load(self._final)
-        spoken = self.chat.source.manifest["stats"]
-        spoken = {name: spoken[name] for name in ("vocab_size", "eod", "eos", "pad") if name in spoken}
-        ends = [self.chat.tokenizer.eos_token_id, spoken.get("eod")]
+        ends = [self.chat.tokenizer.eos_token_id, self.chat.stats.get("eod")]
         model.generation_config.eos_token_id = sorted({end for end in ends if end is not None})
         model.generation_config.pad_token_id = self.chat.tokenizer.pad_token_id
         with checkpoint.building(self.spec.root, self.spec.name) as building:
@@ -168,9 +166,7 @@ class Job:
                 "last_loss": sum(losses[-ENDS:]) / len(losses[-ENDS:]),
                 "steps": len(losses),
                 "seconds": round(seconds, 1),
-                "tokenizer": self.chat.vocabulary,
-                "template": self.chat.template,
-                **spoken,
+                **self.chat.stats,
             }
             published = publish_files(
                 self.spec.root, self.spec.name, building, ops=[self.op], inputs=self.inputs, made=made,

@@ -67,14 +67,9 @@ def open_job(spec: PPOSpec) -> Job:
 
 def tasks_of(job: Job) -> Tasks:
     """The tasks of a job that leave room for a response, with a word on stderr of those that do not. Raises InputError
-    as `open_tasks`, and where the template refuses a prompt."""
-    from jinja2 import TemplateError
-
+    as `open_tasks`."""
     window = min(_window(item) for item in (job.start, job.reward) if item is not None)
-    try:
-        tasks = open_tasks(job.tasks, job.chat.tokenizer, window - job.spec.max_new_tokens)
-    except TemplateError as error:
-        raise InputError(f"{job.tasks.name} at {job.tasks.path}: the chat template refuses a prompt: {error}") from None
+    tasks = open_tasks(job.tasks, job.chat.tokenizer, window - job.spec.max_new_tokens)
     if tasks.too_long:
         print(
             f"{tasks.too_long:,} of {tasks.too_long + len(tasks.prompts):,} tasks are left out: their prompts do not "
