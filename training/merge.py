@@ -213,7 +213,9 @@ def run(spec: MergeSpec) -> Dataset:
         }
         known = next(item for item in opened.inputs if item.digest == spec.template).manifest["stats"]
         stats = {**counts, "method": spec.method, "models": len(parts)}
-        stats |= {name: known[name] for name in ("tokenizer", "template") if name in known}
+        stats |= {
+            name: known[name] for name in ("tokenizer", "template", "vocab_size", "eod", "eos", "pad") if name in known
+        }
         return publish_files(
             spec.root, spec.name, folder, ops=[spec.identity], inputs=opened.inputs, made=made, stats=stats
         )

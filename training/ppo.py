@@ -51,7 +51,7 @@ def run(spec: PPOSpec) -> Dataset:
     refused, Stopped where SIGTERM came."""
     with joined() as peers:
         if peers.world.size > 1:
-            raise InputError("PPO runs on one device: start it without torchrun")
+            raise InputError("PPO runs on one device: start one process (leave out --processes)")
         return _run(spec, peers)
 
 

@@ -112,7 +112,7 @@ def run(spec: RlSpec) -> Dataset:
     """Train and publish, or take what stands. Raises InputError where something is refused, Outage (an OSError) where
     a scorer or the server is gone, Stopped at SIGTERM; what was trained until then is kept."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("rl runs in one process; start it without torchrun")
+        raise InputError("rl runs in one process: leave out --processes")
     job = open_job(spec, OP, VERSION, judges(spec.rewards))
     if job.standing is not None:
         return job.standing

@@ -7,10 +7,13 @@
     judgements  what a rater said of an item that was shown; version 2 supersedes version 1
     batches     a closed run of judgements, and the dataset they became
     outbox      one event per closed batch, until it was sent
+    tokens      who may speak over HTTP, by the SHA-256 of what they show
+    alignments  a model that is made better by the batches that it takes; `taken` says which one took a batch
 
 The laws: a judgement is never changed or deleted (triggers refuse it, whoever writes); one idempotency key is one
 judgement; a batch is the judgements `after_seq < seq <= through_seq` of its queue, so each is in one batch at most; a
-closed batch names its dataset. Times are the server's, in milliseconds since 1970 UTC. Not covered: raters' passwords.
+closed batch names its dataset; a batch is taken by one alignment at most. Times are the server's, in milliseconds since
+1970 UTC. Not covered: raters' passwords.
 """
 
 from __future__ import annotations
@@ -133,4 +136,33 @@ OUTBOX = sql.Table(
     sql.Column("payload", sql.JSON, nullable=False),
     sql.Column("made_at", sql.BigInteger, nullable=False),
     sql.Column("sent_at", sql.BigInteger),
+)  # fmt: skip
+TOKENS = sql.Table(
+    "feedback_tokens", TABLES,
+    _number("id", primary_key=True, autoincrement=True),
+    sql.Column("name", sql.Text, nullable=False, unique=True),
+    sql.Column("sha256", sql.String(64), nullable=False, unique=True),
+    sql.Column("scope", sql.Text, nullable=False),  # rate: judge as one rater; send: thumbs of an application's users
+    sql.Column("rater", _NUMBER, sql.ForeignKey("feedback_raters.id")),  # of scope rate
+    sql.Column("made_at", sql.BigInteger, nullable=False),
+    sql.Column("revoked_at", sql.BigInteger),
+    sql.CheckConstraint("(scope = 'rate') = (rater IS NOT NULL)", "rates_as_somebody"),
+)  # fmt: skip
+ALIGNMENTS = sql.Table(
+    "feedback_alignments", TABLES,
+    _number("id", primary_key=True, autoincrement=True),
+    _of("queue", "feedback_queues"),
+    sql.Column("start", sql.Text, nullable=False),  # NAME:KEY of the model it starts from, fixed when it is claimed
+    sql.Column("recipe", sql.JSON, nullable=False),  # as it was when it was claimed
+    sql.Column("claimed_at", sql.BigInteger, nullable=False),
+    sql.Column("ended_at", sql.BigInteger),
+    sql.Column("verdict", sql.Text),  # promoted, blocked or nothing
+    sql.Column("result", sql.JSON(none_as_null=True)),
+    sql.CheckConstraint("(ended_at IS NULL) = (verdict IS NULL)", "ended_with_verdict"),
+)  # fmt: skip
+TAKEN = sql.Table(
+    "feedback_taken", TABLES,
+    sql.Column("batch", _NUMBER, sql.ForeignKey("feedback_batches.id"), primary_key=True, autoincrement=False),
+    _of("alignment", "feedback_alignments"),
+    sql.Index("ix_feedback_taken_alignment", "alignment"),
 )  # fmt: skip
