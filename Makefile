@@ -1,4 +1,5 @@
-# setup: install only. demo: from a crawl made on the spot to a promoted model. test: everything but what follows.
+# setup: install only. demo: from a crawl made on the spot to a promoted model. test: everything but what follows, in two
+# processes, file by file (what tests of a file share is made once).
 # test-slow: a real model trained by each method. bench: ratios against peers.
 # test-vllm: the engines against vLLM's build for CPUs, in this process and as a server.
 PYTHON ?= python3
@@ -25,7 +26,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p gristmill
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/pytest -m slow

@@ -82,6 +82,7 @@ class Store:
     executor: Executor = field(default_factory=InProcess)
     progress: Progress = silent
     seconds: dict[str, float] = field(default_factory=dict)
+    _moved: dict[Path, str | None] | None = field(default=None, repr=False)
 
     def build(
         self, name: str, ops: Op | Sequence[Op], inputs: Sequence[Dataset], *, external: Sequence[str] = ()
@@ -149,10 +150,31 @@ class Store:
             return
         if before is not None and tag != "latest":
             raise InputError(f"{name}@{tag} is {before[:12]} and not {key[:12]}: tags do not move; choose another name")
+        if self._moved is not None:
+            self._moved.setdefault(path, before)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{tag}.{os.getpid()}.{threading.get_ident()}")
         scratch.write_text(key)
         scratch.replace(path)
+
+    @contextlib.contextmanager
+    def tags_kept(self) -> Iterator[None]:
+        """If what is done within ends by an error, each tag that this store moved is again what it was before; what was
+        built stays."""
+        moved: dict[Path, str | None] = {}
+        self._moved = moved
+        try:
+            yield
+        except BaseException:
+            self._moved = None
+            for path, before in moved.items():
+                if before is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    self.tag(path.parent.parent.name, path.name, before)
+            raise
+        finally:
+            self._moved = None
 
     @contextlib.contextmanager
     def _locked(self, name: str, key: str) -> Iterator[Path]:

@@ -31,7 +31,7 @@ def token_facts(dataset: Dataset) -> TokenFacts:
     while ahead:
         item = ahead.pop(0)
         for op in item.manifest["ops"]:
-            if op["name"] == "text.encode":
+            if op["name"] in ("text.encode", "chat.encode"):
                 return TokenFacts(*(op["params"][name] for name in ("tokenizer", "eod", "vocab_size")))
         ahead += item.inputs
     raise InputError(f"{dataset.name} holds tokens of a tokenizer that is not known")

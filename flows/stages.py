@@ -25,10 +25,6 @@ from gristmill.flows.train import named, train
 GATES = Path(__file__).with_name("gates.yaml")
 
 
-class Blocked(Exception):
-    """A model did not pass; the text says which and why."""
-
-
 @dataclass(frozen=True)
 class Stage:
     """What a stage made: the model, its evaluation, the judgement on it, and what the step said of itself."""
@@ -45,24 +41,39 @@ class Stage:
         return None if found is None else found["value"]
 
 
+class Blocked(Exception):
+    """A model did not pass; the text says which and why, `stage` is what was made."""
+
+    def __init__(self, text: str, made: Stage) -> None:
+        super().__init__(text)
+        self.stage = made
+
+
 def stage(
     store: Store, step: str, spec: Mapping[str, Any], evaluation: Mapping[str, Any], gates: str | Path = GATES
 ) -> Stage:
     """Run a training step (flows/train.py), evaluate what it makes (`evaluation` are fields of its spec but `model`),
     judge it. Raises Blocked where it does not pass, and whatever `train` raises."""
     started = time.perf_counter()
-    told = train(step, store, spec)
+    return weigh(store, train(step, store, spec), evaluation, gates, started)
+
+
+def weigh(
+    store: Store, told: Mapping[str, Any], evaluation: Mapping[str, Any], gates: str | Path, started: float
+) -> Stage:
+    """Evaluate and judge what a training step told that it made; `started` by time.perf_counter. Raises as `stage`."""
     model = Dataset.load(told["path"])
     found = train("evaluate", store, {"model": named(model), "name": f"{model.name}-evaluation", **evaluation})
     measured = Dataset.load(found["path"])
     judgement, _ = hold(store, model, gates, [measured])
     stats = judgement.manifest["stats"]
     spent = time.perf_counter() - started
+    made = Stage(model, measured, judgement, told, spent)
     print(f"  {model.name}:{model.key[:12]} {stats['verdict']}, {spent:.0f} s", file=sys.stderr, flush=True)
     if stats["verdict"] != "passed":
         reasons = "\n".join(f"  {reason}" for reason in stats["reasons"])
-        raise Blocked(f"{model.name}:{model.key[:12]} is blocked, and nothing more is made of it:\n{reasons}")
-    return Stage(model, measured, judgement, told, spent)
+        raise Blocked(f"{model.name}:{model.key[:12]} is blocked, and nothing more is made of it:\n{reasons}", made)
+    return made
 
 
 def hold(

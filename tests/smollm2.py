@@ -7,6 +7,7 @@ A GGUF file is made a checkpoint once, in the temporary folder.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -40,4 +41,7 @@ def folder() -> Path:
     from gristmill.training.engines.gguf import from_gguf
 
     key = hashlib.sha256(f"{path}:{path.stat().st_size}".encode()).hexdigest()[:12]
-    return from_gguf(path, Path(tempfile.gettempdir()) / f"gristmill-smollm2-{key}")
+    made = Path(tempfile.gettempdir()) / f"gristmill-smollm2-{key}"
+    with made.with_suffix(".lock").open("w") as lock:  # tests in another process wait for it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return from_gguf(path, made)

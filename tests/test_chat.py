@@ -7,6 +7,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chatting import END, PLAIN, TRIMMING, assistant, chat, conversations, user
 from hypothesis import given, settings
@@ -175,6 +176,12 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("chat")
 
 
+def pieces_of(chat, *chunks):
+    """The ids of each chunk, and which are spelled."""
+    ids, begins, spelled = chat.encode(chunks)
+    return np.split(ids, begins[1:-1]), spelled
+
+
 @pytest.mark.parametrize("kind", ["byte-bpe", "unigram"])
 @pytest.mark.parametrize("source", [CHATML, PLAIN, TRIMMING], ids=["chatml", "plain", "trimming"])
 @given(messages=conversations())
@@ -186,7 +193,7 @@ def test_text_never_yields_a_special_token(root, source, kind, messages):
     harmless = [{**message, "content": "x"} for message in messages]
     wanted = ours.template.conversation(harmless)
     special = set(ours.ids.values())
-    (ids, expected), _ = ours.encode([(found, 0, len(found.text)), (wanted, 0, len(wanted.text))])
+    (ids, expected), _ = pieces_of(ours, (found, 0, len(found.text)), (wanted, 0, len(wanted.text)))
     assert [id for id in ids.tolist() if id in special] == [id for id in expected.tolist() if id in special]
 
 
@@ -199,7 +206,7 @@ def test_tokens_say_the_text_and_no_token_straddles(root, source, kind, messages
     ours = opened(made.file(""), made.digest)
     found = ours.template.conversation(messages)
     places = [0, *(place for span in found.targets for place in span), len(found.text)]
-    pieces, spelled = ours.encode([(found, a, b) for a, b in zip(places[:-1], places[1:], strict=True)])
+    pieces, spelled = pieces_of(ours, *((found, a, b) for a, b in zip(places[:-1], places[1:], strict=True)))
     assert spelled.all()
     decoded = [ours.plain.truth.decode(ids.tolist(), skip_special_tokens=False) for ids in pieces]
     if kind == "byte-bpe":  # SentencePiece's decoder takes a space from the front of each text
@@ -207,7 +214,7 @@ def test_tokens_say_the_text_and_no_token_straddles(root, source, kind, messages
     reply = ours.template.reply(messages[:-1], messages[-1])
     ((start, stop),) = reply.targets
     prompt = ours.template.prompt(messages[:-1])
-    (alone, before, after), _ = ours.encode([(prompt, 0, len(prompt.text)), (reply, 0, start), (reply, start, stop)])
+    (alone, before, after), _ = pieces_of(ours, (prompt, 0, len(prompt.text)), (reply, 0, start), (reply, start, stop))
     assert alone.tolist() == before.tolist()  # what generation is given is what was trained on
     assert after.tolist() == pieces[-2].tolist()  # and a reply has the tokens of the last turn
 

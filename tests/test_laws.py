@@ -44,6 +44,8 @@ for _path in sorted((HERE.parent / "dataops").rglob("*.py")):  # every op regist
     if "@op(" in (_source := _path.read_text()) or "@keep(" in _source:
         importlib.import_module(".".join(("gristmill", *_path.relative_to(HERE.parent).with_suffix("").parts)))
 importlib.import_module("gristmill.verifiers.over")
+for _name in ("critique", "distill", "redteam", "redteam_ops"):
+    importlib.import_module(f"gristmill.flows.sets.{_name}")
 OURS = {name: factory for name, factory in REGISTRY.items() if not name.startswith("toy.")}
 
 WORDS = st.sampled_from(

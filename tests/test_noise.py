@@ -176,7 +176,7 @@ def test_flipped_labels_on_hh_are_found_better_than_by_chance(record_property: p
     suspect = int(found.suspect.sum())
     told["suspect"] = {"pairs": suspect, "recall": round(caught.sum() / flip.sum(), 3)}
     told["suspect"] |= {"precision": round(caught.sum() / suspect, 3)} if suspect else {}
-    record_property("hh", told)
+    record_property("hh", json.dumps(told))
     print(json.dumps(told))
     assert low > 0.5
     share, least, _ = wilson(flip[found.order[:200]].astype(float), groups[found.order[:200]])

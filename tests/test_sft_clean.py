@@ -143,6 +143,7 @@ def test_what_stays_is_what_the_templates_guard_lets_pass(chats):
         ("Run:\n```python\nprint(1)\n", "open_code", "```"),
         ("The mill grinds wheat, rye and the", "breaks_off", None),
         ("It needs four things to run well,", "breaks_off", None),
+        ("One. Two.\n\nThe wheel is driven by the water that runs down", "breaks_off", None),
     ],
 )
 def test_an_answer_that_should_not_be_learned_goes(answer, reason, words):
@@ -162,6 +163,11 @@ def test_an_answer_that_should_not_be_learned_goes(answer, reason, words):
         "```jinja\n{{ name }}\n```",
         "Wheat, rye, oats",
         "1. Wheat\n2. Rye",
+        "One. Two.\n\n3. The wheel is driven by the water that runs down",
+        "One. Two.\n\n| the wheel | is driven by the water that runs | down",
+        "One. Two. Thus says the miller of the mill by the river, Menocchio",
+        "The wheel is driven by the water that runs down",  # who writes no full stops
+        "I look forward to it. See you at the mill by the river.\n\nWith kind regards,",
         "What is it made of? Of this and that.",
         "Yes",
     ],
@@ -255,7 +261,7 @@ def test_cleaning_real_chats(tmp_path):
     counted = dict(drops.filter(pl.col("unit") == "row").group_by("reason").len().iter_rows())
     assert clean.rows + sum(counted.values()) == frame.height == 2565
     assert {name: counted[name] for name in ("as_an_ai", "unfilled", "open_code", "breaks_off")} == {
-        "as_an_ai": 68, "unfilled": 133, "open_code": 3, "breaks_off": 2,
+        "as_an_ai": 68, "unfilled": 133, "open_code": 3, "breaks_off": 4,
     }  # fmt: skip
     assert not find(clean.scan().collect()["text"]).height
     own = set(clean.ledger().filter(pl.col("reason") == "as_an_ai").collect()["id"])
@@ -271,7 +277,7 @@ def test_the_recipe_keeps_each_row_or_says_why(tmp_path):
     frame = rows([*found["alpaca_en_demo"], *leaked])
     store, file = Store(tmp_path), str(real("verify/gsm8k-test.jsonl"))
     first = clean(store, dataset(tmp_path, frame), name="first", benchmarks=[f"gsm8k={file}:question,answer"])
-    steps = [store.get(name) for name in ("first-clean", "first-once", "first-unique", "decontaminated")]
+    steps = [store.get(name) for name in ("first-clean", "first-once", "first-unique", "first-decontaminated")]
     lost = [step.ledger().filter(pl.col("unit") == "row").collect() for step in steps]
     assert first.rows + sum(each.height for each in lost) == frame.height == 1019
     assert {place(id) for id in lost[3]["id"]} >= {*range(999, 1019)} and lost[3].height < 25

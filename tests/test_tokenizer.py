@@ -71,6 +71,33 @@ def test_a_block_of_characters_that_comes_out_different_takes_its_texts_the_slow
     assert [ids.tolist() for ids in made.encode(pl.Series(rows))] == reference(path, rows)
 
 
+@pytest.fixture(scope="module")
+def incomplete(tmp_path_factory):
+    """GPT-2's tokenizer as converters write SmolLM2's: without some bytes' entries, yet with `byte_fallback`."""
+    spec = json.loads(real("tokenizers/gpt2-tokenizer.json").read_bytes())
+    model = spec["model"]
+    gone = {"\u0104", "\u0113", "\u00ff", "\u00f1"}  # of the bytes 0x04, 0x13, 0xFF and 0xF1
+    model |= {"unk_token": "<|endoftext|>", "fuse_unk": True, "byte_fallback": True}
+    model["vocab"] = {entry: id for entry, id in model["vocab"].items() if not gone & set(entry)}
+    merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
+    model["merges"] = [merge for merge in merges if not gone & set("".join(merge))]
+    path = tmp_path_factory.mktemp("incomplete") / "tokenizer.json"
+    path.write_text(json.dumps(spec))
+    return path
+
+
+@examples(
+    st.lists(st.text(st.sampled_from("ab \x04\x13\n\u00e9\U00041234\U0001f642"), max_size=20), min_size=1, max_size=5)
+)
+@settings(max_examples=15)
+def test_a_vocabulary_without_some_bytes_is_encoded_fast_where_they_do_not_stand(incomplete, rows):
+    made = encoder(str(incomplete), "x")
+    assert made.fast is not None and made.without == "\x04\x13"
+    rows = ["plain caf\u00e9", *rows]
+    assert [ids.tolist() for ids in made.encode(pl.Series(rows))] == reference(incomplete, rows)
+    assert made._slow(pl.Series(rows)).tolist() == [bool({*"\x04\x13\U00041234"} & {*row}) for row in rows]
+
+
 @examples(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_blocks_are_code_points_by_sixty_four(text):
     data = np.frombuffer(text.encode(), dtype=np.uint8)

@@ -2,7 +2,8 @@
 
     python -m gristmill.training.evaluate --spec spec.json [--dry-run]
 
-Slices of held-out text give perplexity, entropy and KL to a reference; tasks give what their scorers say (pass@1,
+Slices of held-out text give perplexity, entropy and KL to a reference; held-out pairs, how many the model tells apart;
+tasks give what their scorers say (pass@1,
 pass@k, maj@k), win rates by a judge, and what the texts show by themselves: diversity, length, refusals, openers. The
 modules of training/evaluation/ say what each is. The result is a dataset: a row per response and per held-out row, and
 `stats["measures"]`: {"<slice or task>/<measure>": {"value", "low", "high", "n"}}.
@@ -31,7 +32,7 @@ from gristmill.training.chat import Chat, chat_of
 from gristmill.training.checkpoint import building, load_model, versions
 from gristmill.training.engines.prompts import Prompts
 from gristmill.training.engines.settings import open_engine
-from gristmill.training.evaluation import comparing, harness, record, slices, tasks
+from gristmill.training.evaluation import comparing, harness, pairs, record, slices, tasks
 from gristmill.training.evaluation.asking import Asked, ask, encoded, ended, likelihoods, read_task, score
 from gristmill.training.evaluation.intervals import Measure
 from gristmill.training.evaluation.likelihood import Reader
@@ -54,6 +55,7 @@ class Opened:
     chat: Chat | None
     reference_chat: Chat | None
     slices: list[Dataset]
+    pairs: list[Dataset]
     tasks: list[Dataset]
     inputs: list[Dataset]
     reads: bool
@@ -117,7 +119,7 @@ def run(spec: EvaluateSpec) -> Dataset:
 def dry(spec: EvaluateSpec) -> Mapping[str, Any]:
     """Tokens to read and to write, and memory; nothing is loaded."""
     opened = open_spec(spec)
-    return needs(spec, opened.model, opened.reference, opened.slices, opened.tasks)
+    return needs(spec, opened.model, opened.reference, opened.slices, opened.pairs, opened.tasks)
 
 
 def open_spec(spec: EvaluateSpec) -> Opened:
@@ -130,13 +132,14 @@ def open_spec(spec: EvaluateSpec) -> Opened:
     given = None if spec.tokenizer is None else next(there)
     parent = None if spec.parent is None else next(there)
     packed = [next(there) for _ in spec.slices]
+    preferred = [next(there) for _ in spec.pairs]
     asked = list(there)
     if parent is not None:
         comparing.check_parent(parent)
     for which in (model, reference):
         if which is not None and which.kind != "checkpoint":
             raise InputError(f"{which.path} is a dataset of {which.kind}; what is evaluated is a checkpoint")
-    chat = chat_of(model, given) if spec.tasks or spec.lm_eval else None
+    chat = chat_of(model, given) if spec.pairs or spec.tasks or spec.lm_eval else None
     for item, data in zip(spec.slices, packed, strict=True):
         _check_slice(item.name, Shards(data), model)
     for task, data in zip(spec.tasks, asked, strict=True):
@@ -157,7 +160,7 @@ def open_spec(spec: EvaluateSpec) -> Opened:
         if spec.comparisons:
             # A base model as reference speaks with the tokenizer that was given, if it is of that vocabulary.
             reference_chat = chat_of(reference, given if reads else None)
-    return Opened(model, reference, parent, chat, reference_chat, packed, asked, inputs, reads)
+    return Opened(model, reference, parent, chat, reference_chat, packed, preferred, asked, inputs, reads)
 
 
 def _check_slice(name: str, shards: Shards, model: Dataset) -> None:
@@ -226,6 +229,11 @@ def _measured(
         told = slices.read_slice(item.name, data, item.limit, model, reference)
         measures |= _under(item.name, slices.measures(told, seed=spec.seed))
         rows += record.slice_rows(item.name, told)
+    for chosen, data in zip(spec.pairs, opened.pairs, strict=True):
+        assert opened.chat is not None
+        apart = pairs.read_pairs(data, chosen.limit, model, opened.chat)
+        measures |= _under(chosen.name, pairs.measures(apart, seed=spec.seed))
+        rows += record.pair_rows(chosen.name, apart)
     judges = {comparison.task: comparison.judge for comparison in spec.comparisons}
     prompts = None if opened.chat is None else Prompts(opened.chat.source.file(""))
     for task in spec.tasks:
@@ -236,17 +244,17 @@ def _measured(
         whole = ended(ids, asked.cut, prompts.tokenizer.eos_token_id)
         sums = likelihoods(rendered, whole, model, reference)
         found = tasks.style(task, asked, sizes, seed=spec.seed) | tasks.per_token(sums, seed=spec.seed)
-        scores = pairs = None
+        scores = compared = None
         if task.scorer is not None:
             scores = _scores(task, asked)
             found |= tasks.accuracy(task, asked.responses, scores, seed=spec.seed)
             stats["unjudged"][task.name] = tasks.reasons(scores)
         if task.name in judges:
-            pairs = comparing.compare(open_scorer(judges[task.name]), asked, theirs[task.name].responses)
-            found |= comparing.comparison_measures(asked, pairs, seed=spec.seed)
+            compared = comparing.compare(open_scorer(judges[task.name]), asked, theirs[task.name].responses)
+            found |= comparing.comparison_measures(asked, compared, seed=spec.seed)
         stats["openers"][task.name] = tasks.commonest_opener(asked.responses)
         measures |= _under(task.name, found)
-        rows += record.task_rows(task, asked, scores, sizes, sums, pairs)
+        rows += record.task_rows(task, asked, scores, sizes, sums, compared)
     return measures, rows, stats
 
 

@@ -93,14 +93,12 @@ def chat_encode(
         chunks += [(text, start, stop) for start, stop in spans]
         flags += [number % 2 == 1 for number in range(len(spans))]
         counts.append(len(spans))
-    ids, spelled = chat.encode(chunks)
-    sizes = np.fromiter(map(len, ids), np.int64, len(ids))
+    ids, begins, spelled = chat.encode(chunks)
     firsts = np.cumsum([0, *counts])
-    whole = np.array([spelled[a:b].all() for a, b in zip(firsts[:-1], firsts[1:], strict=True)], dtype=bool)
-    ends = np.concatenate([[0], np.cumsum(sizes)])[firsts]  # of rows, in the run of all ids
-    targets = np.repeat(np.array(flags, dtype=bool), sizes)
-    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    flat = np.concatenate(ids or [np.zeros(0, np.uint32)]).astype(dtype)
+    whole = np.diff(np.cumsum([0, *~spelled])[firsts]) == 0
+    ends = begins[firsts]  # of rows, in the run of all ids
+    targets = np.repeat(np.array(flags, dtype=bool), np.diff(begins))
+    flat = ids.astype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
     lengths = np.diff(ends)
     rows = (
         frame.select("id")
@@ -259,12 +257,11 @@ def _encoded(
     chunks: list[Chunk] = [(text, 0, text.targets[0][0]) for text in prompts]
     for texts in replies.values():
         chunks += [(text, *text.targets[0]) for text in texts]
-    ids, spelled = chat.encode(chunks)
+    ids, bounds, spelled = chat.encode(chunks)
     columns = []
     for number, name in enumerate(["prompt_ids", *replies]):
-        part = ids[number * len(prompts) : (number + 1) * len(prompts)]
-        ends = np.concatenate([[0], np.cumsum(np.fromiter(map(len, part), np.int64, len(part)))])
-        columns.append(_lists(np.concatenate(part or [np.zeros(0, np.uint32)]), ends).alias(name))
+        ends = bounds[number * len(prompts) : (number + 1) * len(prompts) + 1]
+        columns.append(_lists(ids[ends[0] : ends[-1]], ends - ends[0]).alias(name))
     return columns, np.logical_and.reduce(spelled.reshape(1 + len(replies), len(prompts)))
 
 

@@ -15,7 +15,7 @@ Not covered: a template that takes a message's text apart and puts text of its o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -70,6 +70,9 @@ class Template:
         self._first = {head for head in self._heads if len(head) == 1}
         self._last = {tail for tail in self._tails if len(tail) == 1}
         self._longest = max(map(len, self.specials), default=1)
+        edges = sorted({edge for token in self.specials for edge in (token[0], token[-1])})
+        # A text without any of these has no part of a special token, whatever its case; of letters, cases are many.
+        self._edges = [] if any(not edge.isascii() or edge.isalpha() for edge in edges) else edges
 
     @property
     def generates(self) -> bool:
@@ -165,9 +168,16 @@ class Template:
         environment.begin(sum(len(value) for message in messages for value in message.values() if type(value) is str))
         pieces = []
         try:
-            for piece in self._program.generate(
-                **self.variables, messages=messages, tools=tools, documents=None, add_generation_prompt=prompt
-            ):
+            context = self._program.new_context(
+                {
+                    **self.variables,
+                    "messages": messages,
+                    "tools": tools,
+                    "documents": None,
+                    "add_generation_prompt": prompt,
+                }
+            )
+            for piece in self._program.root_render_func(context):
                 pieces.append(piece)
                 environment.at += len(piece)
         except (TooMuch, SecurityError) as error:
@@ -184,7 +194,7 @@ class Template:
     ) -> tuple[Sequence[Message], Any, str, tuple[Sequence[Message], Any]]:
         """Messages and tools with stand-ins, the stand-in ("" where none is needed), and both as they were."""
         plain = (messages, tools)
-        strings = list(_strings(plain))
+        strings = _strings(plain)
         if not any(map(self._spells, strings)):
             return messages, tools, "", plain
         used = set().union(*strings, self.source)
@@ -198,6 +208,12 @@ class Template:
 
     def _spells(self, text: str) -> bool:
         """Whether a text holds a special token, or begins or ends with a part of one."""
+        for edge in self._edges:
+            if edge in text:
+                break
+        else:
+            if self._edges:
+                return False
         if self._spelled.search(text) is not None:
             return True
         text = text.strip()
@@ -234,16 +250,19 @@ class Template:
         return text
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield key
-            yield from _strings(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _strings(item)
+def _strings(value: Any) -> list[str]:
+    """All strings in it, names too."""
+    found: list[str] = []
+    left = [value]
+    for item in left:  # which grows
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, Mapping):
+            found += item
+            left += item.values()
+        elif isinstance(item, (list, tuple)):
+            left += item
+    return found
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -33,7 +33,7 @@ Chunk = tuple[Text, int, int]  # a text, and the span of it to encode by itself
 class Chat:
     """A chat tokenizer, opened. `plain` encodes a text; `going_on` what goes on within one, None where that is the
     same; `spaced` says whether a text behind a special token counts as a new one. `marks` finds special tokens with the
-    white space that they swallow, `ids` are theirs; `greedy` are those that swallow what follows."""
+    white space that they swallow, in a group, `ids` are theirs; `greedy` are those that swallow what follows."""
 
     template: Template
     plain: Encoder
@@ -43,29 +43,35 @@ class Chat:
     ids: dict[str, int]
     greedy: tuple[str, ...]
 
-    def encode(self, chunks: Sequence[Chunk]) -> tuple[list[np.ndarray], np.ndarray]:
-        """The ids of each chunk, uint32, and whether it is spelled, bool[n]: not where a character has no entry and
-        comes out as a special token. A chunk that starts at 0 is a text's beginning; others go on."""
+    def encode(self, chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The ids of all chunks in a run, uint32; where each chunk begins in it, int64[n + 1]; and whether it is
+        spelled, bool[n]: not where a character has no entry and comes out as a special token. A chunk that starts at 0
+        is a text's beginning; others go on."""
         order: dict[tuple[bool, str], int] = {}
         special: dict[str, int] = {}
-        plans: list[list[int]] = []
+        plan: list[int] = []  # of all chunks: the place of a piece of text, or -1 - that of a special token
+        counts = []
+        alike = self.going_on is None and not self.greedy
         for text, start, stop in chunks:
-            plan = []
-            for kind, piece in self._pieces(text, start, stop):
+            planned = len(plan)
+            pieces = (
+                self._cut(text, start, stop) if alike and text.safe is text.text else self._pieces(text, start, stop)
+            )
+            for kind, piece in pieces:
                 if kind is None:
                     plan.append(-1 - special.setdefault(piece, len(special)))
                 else:
                     plan.append(order.setdefault((kind, piece), len(order)))
-            plans.append(plan)
-        pieces = self._encoded(list(order))
-        marks = [np.array([self.ids[name]], dtype=np.uint32) for name in special]
-        none = np.zeros(0, dtype=np.uint32)
-        ids = [
-            np.concatenate([pieces[at] if at >= 0 else marks[-1 - at] for at in plan]) if plan else none
-            for plan in plans
-        ]
-        unspelled = self._unspelled(pieces)
-        return ids, np.array([unspelled.isdisjoint(plan) for plan in plans], dtype=bool)
+            counts.append(len(plan) - planned)
+        encoded = self._encoded(list(order))
+        parts = [*encoded, *(np.array([self.ids[name]], dtype=np.uint32) for name in reversed(special))]
+        which = np.array(plan, dtype=np.int64)  # negative ones are the last parts
+        sizes = np.fromiter(map(len, parts), np.int64, len(parts))
+        flat = np.concatenate([parts[at] for at in plan] or [np.zeros(0, np.uint32)])
+        firsts = np.concatenate([[0], np.cumsum(np.array(counts, dtype=np.int64))])
+        unspelled = np.zeros(len(parts), dtype=np.int64)
+        unspelled[list(self._unspelled(encoded))] = 1
+        return flat, _sums(sizes[which])[firsts], np.diff(_sums(unspelled[which])[firsts]) == 0
 
     def _unspelled(self, pieces: Sequence[np.ndarray]) -> set[int]:
         """The pieces, letters all, that hold the id of a special token."""
@@ -73,6 +79,15 @@ class Chat:
         places = np.flatnonzero(np.isin(flat, np.fromiter(self.ids.values(), np.uint32, len(self.ids))))
         ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
         return set(np.searchsorted(ends, places, side="right").tolist())
+
+    def _cut(self, text: Text, start: int, stop: int) -> list[tuple[bool | None, str]]:
+        """What `_pieces` gives, where no text is guarded and where a piece stands does not matter."""
+        found = self.marks.split(text.text[start:stop])
+        return [
+            (False, piece) if number % 2 == 0 else (None, piece if piece in self.ids else piece.strip())
+            for number, piece in enumerate(found)
+            if piece
+        ]
 
     def _pieces(self, text: Text, start: int, stop: int) -> Iterator[tuple[bool | None, str]]:
         """(whether it goes on, text) of pieces of text, (None, name) of special tokens."""
@@ -103,6 +118,11 @@ class Chat:
         return found
 
 
+def _sums(values: np.ndarray) -> np.ndarray:
+    """What stands before each value, and behind the last."""
+    return np.concatenate([[0], np.cumsum(values)])
+
+
 @functools.lru_cache(maxsize=8)
 def opened(folder: str, key: str) -> Chat:
     """The chat tokenizer in a folder: one per process and `key`, which changes with its content."""
@@ -128,7 +148,7 @@ def _marks(special: dict[str, Any]) -> re.Pattern[str]:
         (r"\s*" if special[name]["lstrip"] else "") + re.escape(name) + (r"\s*" if special[name]["rstrip"] else "")
         for name in names
     ]
-    return re.compile("|".join(parts) or r"(?!)")
+    return re.compile(f"({'|'.join(parts) or '(?!)'})")
 
 
 def _slow(spec: dict[str, Any]) -> Encoder:

@@ -17,12 +17,18 @@ NAME = "decontaminated"
 
 
 def decontaminate(
-    store: Store, dataset: Dataset, files: Sequence[str], ngram: int = NGRAM, policy: Policy = "drop"
+    store: Store,
+    dataset: Dataset,
+    files: Sequence[str],
+    ngram: int = NGRAM,
+    policy: Policy = "drop",
+    *,
+    name: str = NAME,
 ) -> dict[str, Dataset]:
     """Take benchmarks out of a dataset; what stands already is not built again.
 
     `files` as in reading.py: [NAME=]PATH[:PROMPT[,ANSWER]...]. `policy` "drop" leaves documents out, "cut" takes out
-    what matched. Returns `benchmarks`, `benchmark-index`, `decontaminated` and `clean-bill`. Raises InputError.
+    what matched. Returns `benchmarks`, `benchmark-index`, what is left (as `name`) and `clean-bill`. Raises InputError.
     """
     if policy not in ("drop", "cut"):
         raise ValueError(f"policy is 'drop' or 'cut', not {policy!r}")
@@ -30,6 +36,6 @@ def decontaminate(
     items = benchmarks(store, files, min_tokens=min(MIN_TOKENS, ngram))
     found = index(store, items, ngram=ngram)
     chosen = drop(found, store.progress) if policy == "drop" else cut(found)
-    clean = store.build(NAME, chosen, [dataset, found])
+    clean = store.build(name, chosen, [dataset, found])
     bill = clean_bill(store, clean, items, found)
     return {items.name: items, found.name: found, clean.name: clean, bill.name: bill}

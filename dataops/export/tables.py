@@ -1,7 +1,7 @@
 """Rows as Parquet, and as JSON lines in the shape that datatrove and dolma read: text, id, and the rest as metadata.
 
-Ids are 32 hex digits, times ISO 8601 in JSON, bytes base64 in JSON. A file ends after a fixed number of rows, so the
-files do not depend on the shards.
+Ids are 32 hex digits, times ISO 8601 in JSON, bytes base64 in JSON, but hex in lists, which are ids of sources. A file
+ends after a fixed number of rows, so the files do not depend on the shards.
 """
 
 from __future__ import annotations
@@ -93,7 +93,12 @@ def _or_empty(dataset: Dataset, columns: Sequence[str]) -> Any:
 
 def _shaped(frame: pl.DataFrame) -> pl.DataFrame:
     """What JSON can say of every value; rows with a text as text, id, metadata."""
-    frame = frame.with_columns(cs.temporal().dt.to_string("iso:strict"), cs.binary().bin.encode("base64"))
+    lists = [name for name, kind in frame.schema.items() if kind == pl.List(pl.Binary)]
+    frame = frame.with_columns(
+        cs.temporal().dt.to_string("iso:strict"),
+        cs.binary().bin.encode("base64"),
+        pl.col(lists).list.eval(pl.element().bin.encode("hex")),
+    )
     rest = [name for name in frame.columns if name not in ("text", "id")]
     if "text" not in frame.columns:
         return frame

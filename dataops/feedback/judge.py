@@ -21,7 +21,9 @@ from gristmill.dataops.feedback.tables import ITEMS, JUDGEMENTS, QUEUES, RATERS,
 from gristmill.dataops.feedback.values import of_item, sound
 from gristmill.dataops.identity import canonical_json
 
-Why = Literal["bad_key", "bad_value", "key_reused", "not_shown", "unknown_item", "unknown_rater"]
+Why = Literal[
+    "bad_key", "bad_value", "key_reused", "not_shown", "unknown_item", "unknown_queue", "unknown_rater", "wrong_kind"
+]
 _KEY = 200  # characters of an idempotency key, and of a client's time
 _COMMENT = 10_000  # characters
 
@@ -82,15 +84,15 @@ def judge_all(db: Database, said: Sequence[Said]) -> list[Judged | Refused]:
 
     What comes back stands in the order given; one that is refused leaves the others as they are.
     """
-    checked = [_checked(one) for one in said]
+    sound_ones = [checked(one) for one in said]
     # By item, so that two who keep the same items on PostgreSQL do not wait for each other for ever.
-    order = sorted(range(len(said)), key=lambda n: said[n].item if isinstance(checked[n], Said) else "")
+    order = sorted(range(len(said)), key=lambda n: said[n].item if isinstance(sound_ones[n], Said) else "")
     for last in (False, True):
         found: dict[int, Judged | Refused] = {}
         try:
             with db.write() as connection:
                 for n in order:
-                    found[n] = _kept(connection, db.clock(), checked[n])
+                    found[n] = kept(connection, db.clock(), sound_ones[n])
         except sql.exc.IntegrityError:  # somebody else used the key in this moment: the second time it is there
             if last:
                 raise
@@ -99,7 +101,7 @@ def judge_all(db: Database, said: Sequence[Said]) -> list[Judged | Refused]:
     return [found[n] for n in range(len(said))]
 
 
-def _checked(one: Said) -> Said | Refused:
+def checked(one: Said) -> Said | Refused:
     """What can be said of a judgement without the database."""
     if not isinstance(one.key, str) or not 0 < len(one.key) <= _KEY:
         return Refused("bad_key", f"an idempotency key has 1 to {_KEY} characters")
@@ -114,7 +116,8 @@ def _checked(one: Said) -> Said | Refused:
         return Refused("bad_value", str(error))
 
 
-def _kept(connection: sql.Connection, at: int, one: Said | Refused) -> Judged | Refused:
+def kept(connection: sql.Connection, at: int, one: Said | Refused) -> Judged | Refused:
+    """Keep what was checked in a transaction that others began; one that is refused leaves no trace in it."""
     if isinstance(one, Refused):
         return one
     try:

@@ -104,12 +104,17 @@ def make_queue(
 
 def add_rater(db: Database, name: str) -> int:
     """The number of a rater, who is made known where new. Raises InputError for a name that is none."""
-    if not name.strip() or len(name) > 200:
-        raise InputError(f"a rater's name has 1 to 200 characters, not {len(name)}")
-    sound(name, "a rater's name")
+    rater_name(name)
     with db.write() as connection:
         insert_new(connection, RATERS, [{"name": name, "made_at": db.clock()}], "name")
         return connection.execute(sql.select(RATERS.c.id).where(RATERS.c.name == name)).scalar_one()
+
+
+def rater_name(name: str) -> str:
+    """The name, if it can be a rater's. Raises InputError."""
+    if not name.strip() or len(name) > 200:
+        raise InputError(f"a rater's name has 1 to 200 characters, not {len(name)}")
+    return sound(name, "a rater's name")
 
 
 def put(
@@ -169,53 +174,78 @@ def next_item(db: Database, queue: str, rater: str) -> Shown | None:
     """What a rater is to judge now, leased; None where nothing is left for them. Raises InputError for names that are
     unknown."""
     with db.write() as connection:
-        asked, who, at = lock(connection, queue), rater_id(connection, rater), db.clock()
-        judged = sql.exists().where(JUDGEMENTS.c.item == ITEMS.c.id, JUDGEMENTS.c.rater == who)
-        held = sql.and_(SHOWINGS.c.item == ITEMS.c.id, SHOWINGS.c.lease_until > at)
-        mine = (
-            sql.select(ITEMS, SHOWINGS.c.id.label("showing"), *(SHOWINGS.c[n] for n in _SHOWING))
-            .join(SHOWINGS, sql.and_(held, SHOWINGS.c.rater == who))
-            .where(ITEMS.c.queue == asked.id, ~judged)
-            .order_by(SHOWINGS.c.id)
-            .limit(1)
-        )
-        if row := connection.execute(mine).one_or_none():
-            return _shown(asked.kind, row, row.showing, row.order, row.shown_at, row.lease_until)
-        others = (
-            sql.select(sql.func.count(sql.distinct(SHOWINGS.c.rater)))
-            .where(held, SHOWINGS.c.rater != who)
-            .where(~sql.exists().where(JUDGEMENTS.c.item == SHOWINGS.c.item, JUDGEMENTS.c.rater == SHOWINGS.c.rater))
-            .scalar_subquery()
-        )
-        mine_to_judge = sql.select(ITEMS).where(ITEMS.c.queue == asked.id, ITEMS.c.open, ~judged)
-        check = mine_to_judge.where(ITEMS.c.strategy == GOLD)
-        normal = mine_to_judge.where(ITEMS.c.strategy != GOLD, ITEMS.c.judged + others < asked.wanted)
-        tries = [check, normal] if _gold_is_due(connection, asked, who) else [normal]
-        for query in tries:
-            if row := connection.execute(query.order_by(ITEMS.c.rank).limit(1)).one_or_none():
-                break
-        else:
-            return None
-        order = same_order(len(row.responses))
-        random.Random(f"{row.id} {who}").shuffle(order)  # who sees which first is settled by content, not by chance
-        until = at + asked.lease_ms
-        stated = {"item": row.id, "rater": who, "order": order, "shown_at": at, "lease_until": until}
-        showing = connection.execute(SHOWINGS.insert().values(stated).returning(SHOWINGS.c.id)).scalar_one()
-        return _shown(asked.kind, row, showing, order, at, until)
+        return _lease(connection, lock(connection, queue), rater_id(connection, rater), db.clock())
 
 
-_SHOWING = ("order", "shown_at", "lease_until")
+def next_items(db: Database, asked: Sequence[tuple[str, str]]) -> list[Shown | None | InputError]:
+    """The same for several (queue, rater) in one transaction, which costs one write to the disk for all of them; in the
+    order given, with the error in the place of those whose names are unknown."""
+    found: dict[int, Shown | None | InputError] = {}
+    with db.write() as connection:
+        for n in sorted(range(len(asked)), key=lambda n: asked[n][0]):  # so that nobody waits in a circle
+            queue, rater = asked[n]
+            try:
+                locked, who = lock(connection, sound(queue, "the queue")), rater_id(connection, rater)
+            except InputError as error:
+                found[n] = error
+            else:
+                found[n] = _lease(connection, locked, who, db.clock())
+    return [found[n] for n in range(len(asked))]
+
+
+def _lease(connection: sql.Connection, asked: sql.Row[Any], who: int, at: int) -> Shown | None:
+    given = {"queue": asked.id, "rater": who, "at": at, "wanted": asked.wanted}
+    if row := connection.execute(_MINE, given).one_or_none():
+        return _shown(asked.kind, row, row.showing, row.order, row.shown_at, row.lease_until)
+    for query in [_CHECK, _NORMAL] if _gold_is_due(connection, asked, who) else [_NORMAL]:
+        if row := connection.execute(query, given).one_or_none():
+            break
+    else:
+        return None
+    order = same_order(len(row.responses))
+    random.Random(f"{row.id} {who}").shuffle(order)  # who sees which first is settled by content, not by chance
+    until = at + asked.lease_ms
+    stated = {"item": row.id, "rater": who, "order": order, "shown_at": at, "lease_until": until}
+    showing = connection.execute(_SHOW, stated).scalar_one()
+    return _shown(asked.kind, row, showing, order, at, until)
 
 
 def _gold_is_due(connection: sql.Connection, asked: sql.Row[Any], who: int) -> bool:
     """Whether a check now keeps the share of checks among what this rater was shown at what the queue asks for."""
     if asked.gold_share == 0:
         return False
-    seen = sql.select(sql.func.count(), sql.func.count(sql.case((ITEMS.c.strategy == GOLD, 1)))).select_from(
-        SHOWINGS.join(ITEMS, SHOWINGS.c.item == ITEMS.c.id)
-    )
-    shown, checks = connection.execute(seen.where(SHOWINGS.c.rater == who, ITEMS.c.queue == asked.id)).one()
+    shown, checks = connection.execute(_SEEN, {"queue": asked.id, "rater": who}).one()
     return checks + 1 <= asked.gold_share * (shown + 1)
+
+
+# Made once: building a statement takes longer than running it.
+_QUEUE: sql.BindParameter[int] = sql.bindparam("queue")
+_WHO: sql.BindParameter[int] = sql.bindparam("rater")
+_AT: sql.BindParameter[int] = sql.bindparam("at")
+_JUDGED = sql.exists().where(JUDGEMENTS.c.item == ITEMS.c.id, JUDGEMENTS.c.rater == _WHO)
+_HELD = sql.and_(SHOWINGS.c.item == ITEMS.c.id, SHOWINGS.c.lease_until > _AT)
+_MINE = (
+    sql.select(ITEMS, SHOWINGS.c.id.label("showing"), *(SHOWINGS.c[n] for n in ("order", "shown_at", "lease_until")))
+    .join(SHOWINGS, sql.and_(_HELD, SHOWINGS.c.rater == _WHO))
+    .where(ITEMS.c.queue == _QUEUE, ~_JUDGED)
+    .order_by(SHOWINGS.c.id)
+    .limit(1)
+)
+_OTHERS = (
+    sql.select(sql.func.count(sql.distinct(SHOWINGS.c.rater)))
+    .where(_HELD, SHOWINGS.c.rater != _WHO)
+    .where(~sql.exists().where(JUDGEMENTS.c.item == SHOWINGS.c.item, JUDGEMENTS.c.rater == SHOWINGS.c.rater))
+    .scalar_subquery()
+)
+_OPEN = sql.select(ITEMS).where(ITEMS.c.queue == _QUEUE, ITEMS.c.open, ~_JUDGED).order_by(ITEMS.c.rank).limit(1)
+_CHECK = _OPEN.where(ITEMS.c.strategy == GOLD)
+_NORMAL = _OPEN.where(ITEMS.c.strategy != GOLD, ITEMS.c.judged + _OTHERS < sql.bindparam("wanted"))
+_SHOW = SHOWINGS.insert().returning(SHOWINGS.c.id)
+_SEEN = (
+    sql.select(sql.func.count(), sql.func.count(sql.case((ITEMS.c.strategy == GOLD, 1))))
+    .select_from(SHOWINGS.join(ITEMS, SHOWINGS.c.item == ITEMS.c.id))
+    .where(SHOWINGS.c.rater == _WHO, ITEMS.c.queue == _QUEUE)
+)
 
 
 def _shown(kind: str, row: sql.Row[Any], showing: int, order: Sequence[int], at: int, until: int) -> Shown:

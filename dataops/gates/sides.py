@@ -162,7 +162,7 @@ def _once(evaluations: Sequence[Dataset]) -> dict[str, Any]:
 def _measures(evaluation: Dataset) -> dict[str, Any]:
     """Measures with what was asked for each, as the evaluation's op has it: data, limits, sampling, scorer."""
     op = next(op for op in evaluation.manifest["ops"] if op["name"] == EVALUATE)
-    parts = [*op["params"].get("slices", []), *op["params"].get("tasks", [])]
+    parts = [part for kind in ("slices", "pairs", "tasks") for part in op["params"].get(kind, [])]
     asked = {part["name"]: part for part in parts}
     found = evaluation.manifest["stats"]["measures"]
     if reserved := [name for name in found if name.startswith(CHECKPOINT)]:

@@ -5,6 +5,8 @@ sequence where the stage before it stopped, and shuffles all it took by one perm
 (`order.permuted`), so any run of output rows is made from positions alone, with nothing held in memory but itself. The
 laws: within an epoch no row comes twice; the same seed gives the same rows in the same order, however sources are cut
 into shards and whoever does the work; a document that is held out is in no mixture.
+Chats may be mixed with plain text, a replay against forgetting: `targets` say what the loss counts of chats, and of
+plain text all.
 
 Rows that were not drawn would fill the ledger with most of a corpus; they are one entry per source (unit "rows").
 """
@@ -43,6 +45,7 @@ class Slots:
     first: int
     last: int
     shards: list[list[Shard]]
+    marked: list[bool]  # which sources say what the loss counts
     unused: list[tuple[str, int, int]] | None  # source, rows and tokens that no stage takes: for one unit to say
 
 
@@ -71,6 +74,7 @@ def mix(
         seed=seed,
         max_epochs=max_epochs,
         seq_len=seq_len_of(first),
+        template=_template(sources),
         **asdict(token_facts(first)),
     )
     return store.build(name, made, [*sources.values(), *never])
@@ -81,6 +85,16 @@ def facts(name: str, dataset: Dataset) -> Source:
     seq_len_of(dataset)
     lengths = [pc.sum(shard.read(["length"])["length"]).as_py() or 0 for shard in dataset.shards()]
     return Source(name, dataset.rows, int(sum(lengths)))
+
+
+def _template(sources: Mapping[str, Dataset]) -> str | None:
+    """The SHA-256 of the chat template that sources were rendered with, None for plain text alone."""
+    known = {name: dataset.base.manifest["ops"][-1]["params"].get("template") for name, dataset in sources.items()}
+    chats = {name: template for name, template in known.items() if template is not None}
+    if len(set(chats.values())) > 1:
+        told = ", ".join(f"{name} {template[:12]}" for name, template in chats.items())
+        raise InputError(f"chats of one mixture have one template, not {told}: encode them with the same")
+    return next(iter(chats.values()), None)
 
 
 def epochs(mixture: Dataset) -> list[dict[str, Any]]:
@@ -117,6 +131,7 @@ def _plan(
     plan = drawn(known, stages, max_epochs)
     _refuse_held_out(dict(zip(sources, mixed, strict=True)), never)
     shards = [dataset.shards() for dataset in mixed]
+    marked = ["targets" in dataset.schema().names for dataset in mixed]
     tasks = []
     per_unit = max(1, _SHARD_TOKENS // seq_len_of(first))
     taken = [sum(draw.rows for draws in plan for draw in draws if draw.source == at) for at in range(len(known))]
@@ -128,7 +143,7 @@ def _plan(
     for stage, draws in enumerate(plan):
         rows = sum(draw.rows for draw in draws)
         for start in range(0, rows, per_unit):
-            tasks.append(Task(Slots(stage, draws, start, min(start + per_unit, rows), shards, unused)))
+            tasks.append(Task(Slots(stage, draws, start, min(start + per_unit, rows), shards, marked, unused)))
             unused = None
     return tasks
 
@@ -149,12 +164,14 @@ def _refuse_held_out(sources: Mapping[str, Dataset], never: Sequence[Dataset]) -
                     )
 
 
-@op("mix.sample", version=2, kind="source", plan=_plan, makes="tokens")
+@op("mix.sample", version=3, kind="source", plan=_plan, makes="tokens")
 def sample(
     task: Slots, *, sources: tuple[str, ...], stages: tuple[Any, ...], seed: int,
-    seq_len: int, tokenizer: str, eod: int, vocab_size: int, max_epochs: float = MAX_EPOCHS,
+    seq_len: int, tokenizer: str, eod: int, vocab_size: int, template: str | None = None,
+    max_epochs: float = MAX_EPOCHS,
 ) -> Iterator[Split]:  # fmt: skip
-    """Packed rows drawn from several sources: the columns of `pack.best_fit`, with `source`, `stage` and `epoch`.
+    """Packed rows drawn from several sources: the columns of `pack.best_fit`, with `source`, `stage` and `epoch`; and
+    `targets` where one of them has some, 1 for every token of the others that has one before it.
 
     `source` counts in the order of `sources`, and the first `len(sources)` inputs are those; the others are held out.
     The last parameters say for training how the sources were packed.
@@ -166,6 +183,7 @@ def sample(
     which = np.searchsorted(bounds, drawn_at, side="right") - 1
     tables, places, consumed = [], [], 0
     stats: dict[str, int] = {}
+    counted = any(task.marked)
     for number, draw in enumerate(task.draws):
         mine = np.flatnonzero(which == number)
         shards = task.shards[draw.source]
@@ -177,7 +195,9 @@ def sample(
             here = epoch == turn
             row[here] = permuted(within[here], rows, seed, draw.source, int(turn))
         order = np.argsort(row, kind="stable")
-        table = _gathered(shards, row[order])
+        table = _gathered(shards, row[order], task.marked[draw.source])
+        if counted and not task.marked[draw.source]:
+            table = table.append_column("targets", _all_counted(table, seq_len))
         name = sources[draw.source]
         ids = [
             row_id("mix.sample", id, str(turn))
@@ -189,15 +209,19 @@ def sample(
         places.append(mine[order])
         consumed += int((epoch == 0).sum())
         stats |= {f"rows.{name}": len(mine), f"tokens.{name}": pc.sum(table["length"]).as_py() or 0}
+        if counted:
+            stats[f"targets.{name}"] = pc.sum(table["targets"].combine_chunks().flatten()).as_py() or 0
     back = np.argsort(np.concatenate(places), kind="stable")
     mixed = pa.concat_tables(tables).combine_chunks().take(pa.array(back))
     mixed = mixed.append_column("stage", pa.array(np.full(len(back), task.stage), pa.uint8()))
-    missing = {f"{what}.{name}": 0 for what in ("rows", "tokens") for name in sources if f"{what}.{name}" not in stats}
-    yield Split(mixed, _not_drawn(task.unused), consumed, stats | missing)
+    told = ("rows", "tokens", *(["targets"] if counted else []))
+    zeros = {f"{what}.{name}": 0 for what in told for name in sources}
+    yield Split(mixed, _not_drawn(task.unused), consumed, zeros | stats)
 
 
-def _gathered(shards: Sequence[Shard], rows: np.ndarray) -> pa.Table:
+def _gathered(shards: Sequence[Shard], rows: np.ndarray, marked: bool) -> pa.Table:
     """Rows of a source by number, ascending; repeats are allowed."""
+    names = [*_COLUMNS, "targets"] if marked else _COLUMNS
     starts = np.cumsum([0, *(shard.kept for shard in shards)])
     parts = []
     for k in np.unique(np.searchsorted(starts, rows, side="right") - 1):
@@ -205,8 +229,15 @@ def _gathered(shards: Sequence[Shard], rows: np.ndarray) -> pa.Table:
         shard = shards[k]
         if shard.left_out is not None:  # positions among all the shard's rows, so that the file stays mapped
             mine = np.delete(np.arange(shard.rows), shard.left_out.to_numpy())[mine]
-        parts.append(Shard(shard.path, shard.rows).read(_COLUMNS).take(pa.array(mine)))
-    return pa.concat_tables(parts) if parts else Shard(shards[0].path, shards[0].rows).read(_COLUMNS).slice(0, 0)
+        parts.append(Shard(shard.path, shard.rows).read(names).take(pa.array(mine)))
+    return pa.concat_tables(parts) if parts else Shard(shards[0].path, shards[0].rows).read(names).slice(0, 0)
+
+
+def _all_counted(table: pa.Table, seq_len: int) -> pa.Array:
+    """Targets of rows in which the loss counts every token: each but the first of a segment, and the padding."""
+    positions = table["positions"].combine_chunks().flatten().to_numpy().reshape(-1, seq_len)
+    real = np.arange(seq_len) < table["length"].to_numpy()[:, None]
+    return pa.FixedSizeListArray.from_arrays(pa.array((real & (positions > 0)).astype(np.uint8).reshape(-1)), seq_len)
 
 
 def _not_drawn(unused: Sequence[tuple[str, int, int]] | None) -> pl.DataFrame:

@@ -1,9 +1,8 @@
-"""The judgements that pairs were made from: how far raters agree on each pair, and whether the place of a reply counts.
+"""The judgements that pairs were made from: what each rater says of each pair, and whether the place of a reply counts.
 
 Pairs name their judgements as `sources`; the dataset of these stands among the inputs. A judgement speaks of a pair
-where both its replies are among those that were judged; it prefers one, or ties. Agreement on a pair is the share of
-pairs of raters who say the same (Fleiss 1971, before chance is taken off). The law: what was not judged counts
-nowhere, and a pair with one rater has no agreement.
+where both its replies are among those that were judged; it prefers one, or ties. The law: what was not judged counts
+nowhere.
 
 Not covered: the order in which replies were shown where a source sorted them before it was exported.
 """
@@ -48,15 +47,6 @@ def judged(dataset: Dataset) -> pl.DataFrame | None:
         .agg(says=pl.col("better").mean().round(9).sign().cast(pl.Int8), first=pl.col("first").first())
         .sort("id", "rater")
     )
-
-
-def agreement(rows: pl.DataFrame) -> pl.DataFrame:
-    """`id` and `agree`, from 0 to 1, of pairs with two judgements or more."""
-    counts = rows.group_by("id", "says").len().with_columns(pl.col("len").cast(pl.Int64))
-    same, n = (pl.col("len") * (pl.col("len") - 1)).sum(), pl.col("len").sum()
-    return counts.group_by("id").agg(same=same, n=n).filter(pl.col("n") > 1).select(
-        "id", agree=pl.col("same") / (pl.col("n") * (pl.col("n") - 1))
-    )  # fmt: skip
 
 
 def _place(shown: pl.Series, side: pl.Series) -> pl.Series:

@@ -15,11 +15,12 @@ import polars as pl
 from gristmill.dataops.dataset import Dataset
 from gristmill.dataops.noise.biases import amounts_of, lengths, margins, share, slice_columns, slices, told
 from gristmill.dataops.noise.confident import LEAST, MOST, Noise, find_noise
-from gristmill.dataops.noise.judged import agreement, judged
+from gristmill.dataops.noise.judged import judged
 from gristmill.dataops.noise.pairs import check_pairs, fetch, measured, texts
 from gristmill.dataops.noise.policy import on_policy
 from gristmill.dataops.noise.topics import topics
 from gristmill.dataops.noise.twice import repeated
+from gristmill.dataops.preferences.raters import agreeing
 from gristmill.dataops.report.bins import histogram, tidy
 from gristmill.dataops.report.samples import plain
 
@@ -40,7 +41,7 @@ def numbers_of(dataset: Dataset) -> dict[str, Any]:
     place, names = topics(read["asked"], groups)
     frame = frame.join(_of_pairs(read, noise, place), on="id", how="left", maintain_order="left")
     rows = judged(dataset)
-    agree = pl.DataFrame(schema={"id": pl.Binary, "agree": pl.Float64}) if rows is None else agreement(rows)
+    agree = pl.DataFrame(schema={"id": pl.Binary, "agree": pl.Float64}) if rows is None else _agreeing(rows)
     frame = frame.join(agree, on="id", how="left", maintain_order="left")
     del read
     twice = repeated(frame)
@@ -73,6 +74,11 @@ def _of_pairs(read: pl.DataFrame, noise: Noise | None, place: np.ndarray) -> pl.
         suspect=pl.Series(empty if noise is None else noise.suspect, dtype=pl.Boolean),
         **{_TOPIC: pl.Series(place, dtype=pl.Int64)},
     )
+
+
+def _agreeing(rows: pl.DataFrame) -> pl.DataFrame:
+    """`id` and `agree` of the pairs that two raters or more spoke of."""
+    return agreeing(rows.rename({"id": "unit", "says": "label"})).rename({"unit": "id"})
 
 
 def _position(rows: pl.DataFrame, frame: pl.DataFrame) -> dict[str, Any] | None:

@@ -7,8 +7,8 @@
 
 The law: each record of a file makes judgements, or is a ledger row that names its file and number and why; what is lost
 inside a record that stays is in the ledger in units of "judgements". The row's id is of its file's name and content and
-its place there. Reasons: those of reading (`records`), "missing_column", "wrong_type", "bad_roles", "no_replies",
-"different_prompts", "unknown_item", "unjudged", "not_submitted", "not_a_judgement", "doubtful_score".
+its place there. Reasons: those of reading (`chat.formats.rows`), "missing_column", "wrong_type", "bad_roles",
+"no_replies", "different_prompts", "unknown_item", "unjudged", "not_submitted", "not_a_judgement", "doubtful_score".
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
+from gristmill.dataops.chat.formats.find import find
+from gristmill.dataops.chat.formats.rows import rows
 from gristmill.dataops.chat.messages import Fault
 from gristmill.dataops.crawl import hash_files
 from gristmill.dataops.dataset import Dataset, InputError
@@ -26,7 +28,6 @@ from gristmill.dataops.op import LEDGER, Split, ledger, op
 from gristmill.dataops.preferences.annotations import argilla, label_studio
 from gristmill.dataops.preferences.judgements import frame
 from gristmill.dataops.preferences.logs import judged, thumbs
-from gristmill.dataops.preferences.records import find, records
 from gristmill.dataops.preferences.sets import hh_rlhf, pairs, pandalm, ratings
 from gristmill.dataops.preferences.turns import Given
 from gristmill.dataops.readers.files import SourceFile
@@ -58,7 +59,7 @@ def read_judgements(
         raise InputError(
             f"fields are of argilla and label-studio, the prompt's and one per reply; here {len(fields)} for {format}"
         )
-    files = find(paths)
+    files = find(list(paths))
     digests = hash_files(store, files)
     content = sha256_json([[file.name, file.format, digests[file.url]] for file in files])
     reading = judgements_read(
@@ -81,13 +82,13 @@ def _plan(
     """A task is a file. Files of PandaLM's judges name items of the test set, which is read once before."""
     items: dict[Any, Any] = {}
     if format == "pandalm":
-        rows = (row for file in files_context for _, row in records(file))
-        held = [row for row in rows if not isinstance(row, Fault) and "response1" in row]
+        read = (row for file in files_context for _, _, row in rows(file))
+        held = [row for row in read if not isinstance(row, Fault) and "response1" in row]
         items = {row["idx"]: row for row in held if isinstance(row.get("idx"), int | str)}
     return [Task((file, digests_context[file.url], items)) for file in files_context]
 
 
-@op("judgements.read", version=1, kind="source", plan=_plan)
+@op("judgements.read", version=2, kind="source", plan=_plan)
 def judgements_read(
     task: tuple[SourceFile, str, Mapping[Any, Any]],
     *,
@@ -103,7 +104,7 @@ def judgements_read(
     kept: list[dict[str, Any]] = []
     drops: list[tuple[Any, ...]] = []
     taken = 0
-    for number, record in records(file):
+    for number, _, record in rows(file):
         taken += 1
         made, faults = _made(record, read, given)
         for place, row in enumerate(made):

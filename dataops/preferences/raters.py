@@ -112,14 +112,14 @@ def _choices(long: pl.DataFrame) -> pl.DataFrame:
 def agreement(cast: pl.DataFrame) -> Agreement:
     """Percent, Fleiss' kappa (with missing votes as Gwet 2014) and Krippendorff's alpha of votes."""
     named = cast.filter(pl.col("rater").is_not_null())
-    counts = named.group_by("unit", "label").len("n").with_columns(pl.col("n").cast(pl.Float64))
-    counts = counts.with_columns(total=pl.col("n").sum().over("unit")).filter(pl.col("total") >= 2)
-    counts = counts.sort("unit", "label")
-    paired = counts["unit"].n_unique()
+    shared = agreeing(named)
+    counts = named.join(shared.select("unit"), on="unit", how="semi").group_by("unit", "label").len("n")
+    counts = counts.with_columns(pl.col("n").cast(pl.Float64)).sort("unit", "label")
+    counts = counts.with_columns(total=pl.col("n").sum().over("unit"))
+    paired = shared.height
     percent = kappa = alpha = None
     if paired:
-        same = (pl.col("n") * (pl.col("n") - 1) / (pl.col("total") * (pl.col("total") - 1))).sum()
-        percent = float(counts.select(same).item()) / paired
+        percent = float(shared["agree"].sum()) / paired
         shares = counts.group_by("label").agg(
             (pl.col("n") / pl.col("total")).sum() / paired, pl.col("n").sum().alias("N")
         )
@@ -138,6 +138,15 @@ def agreement(cast: pl.DataFrame) -> Agreement:
         fleiss_kappa=kappa,
         krippendorff_alpha=alpha,
     )
+
+
+def agreeing(cast: pl.DataFrame) -> pl.DataFrame:
+    """`unit` and `agree`, from 0 to 1, by unit: the share of pairs of its votes that say the same (Fleiss 1971, before
+    chance is taken off); of units with two votes or more."""
+    counts = cast.group_by("unit", "label").len("n").with_columns(pl.col("n").cast(pl.Float64))
+    same, total = (pl.col("n") * (pl.col("n") - 1)).sum(), pl.col("n").sum()
+    told = counts.group_by("unit").agg(same=same, total=total).filter(pl.col("total") > 1).sort("unit")
+    return told.select("unit", agree=pl.col("same") / (pl.col("total") * (pl.col("total") - 1)))
 
 
 def _over_chance(observed: float, expected: float) -> float | None:

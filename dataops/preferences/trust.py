@@ -15,7 +15,7 @@ import polars as pl
 from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.op import Op, ledger, op
 from gristmill.dataops.passes import positioned
-from gristmill.dataops.preferences.judgements import NUMBERS, check_columns
+from gristmill.dataops.preferences.judgements import NUMBERS, check_columns, item_name
 from gristmill.dataops.preferences.raters import Family, estimate, votes
 from gristmill.dataops.store import Corpus
 
@@ -38,45 +38,76 @@ def _told(dataset: Dataset, *more: str) -> tuple[pl.DataFrame, int]:
     return pl.concat([frame.with_columns(shard=pl.lit(n, pl.UInt32)) for n, frame in enumerate(frames)]), len(frames)
 
 
-@op("judgements.latest", version=1, kind="corpus")
+@op("judgements.latest", version=2, kind="corpus")
 def latest(corpus: Corpus) -> list[pl.DataFrame]:
     """Drop what the same rater said before of the same item and aspect: "duplicate" where it is the same word,
     "superseded" where it is another; the evidence is the id of the word that stands. The last is the one of the latest
-    `at`, then the last in order; words without a time come before those with one. Unnamed raters' judgements stay.
+    `at`, then the last in order; words without a time come before those with one. Unnamed raters' judgements stay. An
+    edit is of a reply to a prompt: what the same rater made of it later is another item, and supersedes it too.
 
-    Where rows say themselves that they are `superseded`, those go without a word on which stands: an edit of an edit is
-    another item."""
-    told, shards = _told(corpus.dataset, "superseded")
+    Rows with a `gold` answer ask about the rater and not about the replies: "gold_check". Where rows say themselves
+    that they are `superseded`, those go without a word on which stands."""
+    told, shards = _told(corpus.dataset, "superseded", "gold")
     stale = pl.col("superseded").fill_null(False) if "superseded" in told.columns else pl.lit(False)
-    told = told.with_row_index("at_row")
+    check = pl.col("gold").is_not_null() if "gold" in told.columns else pl.lit(False)
+    told = _subjects(corpus.dataset, told).with_row_index("at_row").with_columns(stale=stale, check=check)
     said = told.filter(pl.col("value").is_not_null()).select("at_row", "replies", "value").explode("replies", "value")
-    word = said.sort("at_row", "replies").group_by("at_row", maintain_order=True).agg(word=pl.col("value"))
+    word = (
+        said.sort("at_row", "replies").group_by("at_row", maintain_order=True).agg(word=pl.struct("replies", "value"))
+    )
     told = told.join(word, on="at_row", how="left", maintain_order="left")
-    who = ["item", "rater", "kind", "aspect"]
-    ordered = told.filter(pl.col("rater").is_not_null() & ~stale).sort("at", nulls_last=False, maintain_order=True)
-    last = ordered.unique(who, keep="last", maintain_order=True).select(*who, last="id", last_word="word")
-    gone = ordered.join(last, on=who, how="left", nulls_equal=True).filter(pl.col("id") != pl.col("last"))
+    who = ["subject", "rater", "kind", "aspect"]
+    counts = pl.col("rater").is_not_null() & ~pl.col("stale") & ~pl.col("check")
+    ordered = told.filter(counts).sort("at", nulls_last=False, maintain_order=True)
+    last = ordered.unique(who, keep="last", maintain_order=True)
+    last = last.select(*who, last="id", last_word="word", last_row="at_row")
+    gone = ordered.join(last, on=who, how="left", nulls_equal=True).filter(pl.col("at_row") != pl.col("last_row"))
+    gone = pl.concat([gone, told.filter(pl.col("stale") | pl.col("check"))], how="diagonal")
     same = pl.col("word").eq_missing(pl.col("last_word")) & pl.col("last").is_not_null()
-    reason = pl.when(same).then(pl.lit("duplicate")).otherwise(pl.lit("superseded"))
-    gone = pl.concat([gone, told.filter(stale)], how="diagonal")
+    reason = (
+        pl.when(pl.col("check")).then(pl.lit("gold_check"))
+        .when(same).then(pl.lit("duplicate"))
+        .otherwise(pl.lit("superseded"))
+    )  # fmt: skip
     return _ledgers(gone, shards, reason=reason, evidence=pl.col("last").bin.encode("hex"))
 
 
-def trusted(*, min_accuracy: float, min_votes: int = 20) -> Op:
+def _subjects(dataset: Dataset, told: pl.DataFrame) -> pl.DataFrame:
+    """With `subject`: the item, and of an edit the prompt and the reply that was edited."""
+    told = told.with_columns(subject=pl.col("item"))
+    edits = told.filter(pl.col("kind") == "edit").select("shard", "row", first=pl.col("replies").list.first())
+    if not edits.height or "prompt" not in dataset.schema().names:
+        return told
+    found = []
+    for number, part in ((int(part["shard"][0]), part) for part in edits.partition_by("shard")):
+        prompts = positioned(dataset.shards()[number], ["prompt"])
+        of = part.join(prompts, on="row", how="left")
+        names = zip(of["prompt"].to_list(), of["first"].to_list(), strict=True)
+        edited = [item_name(prompt, [reply]) for prompt, reply in names]
+        found.append(of.select("shard", "row", edited=pl.Series(edited, dtype=pl.Binary)))
+    told = told.join(pl.concat(found), on=["shard", "row"], how="left", maintain_order="left")
+    return told.with_columns(subject=pl.coalesce("edited", "subject")).drop("edited")
+
+
+def trusted(*, min_accuracy: float, min_votes: int = 20, adjudicators: Sequence[str] = ()) -> Op:
     """`judgements.trusted`. Raises InputError for an accuracy that is none."""
     if not 0 < min_accuracy <= 1 or min_votes < 1:
         raise InputError(
             f"min_accuracy is above 0 and at most 1, min_votes at least 1; not {min_accuracy} and {min_votes}"
         )
-    return judgements_trusted(min_accuracy=float(min_accuracy), min_votes=min_votes)
+    return judgements_trusted(
+        min_accuracy=float(min_accuracy), min_votes=min_votes, adjudicators=sorted(set(adjudicators))
+    )
 
 
-@op("judgements.trusted", version=1, kind="corpus")
-def judgements_trusted(corpus: Corpus, *, min_accuracy: float, min_votes: int) -> list[pl.DataFrame]:
+@op("judgements.trusted", version=2, kind="corpus")
+def judgements_trusted(
+    corpus: Corpus, *, min_accuracy: float, min_votes: int, adjudicators: Sequence[str]
+) -> list[pl.DataFrame]:
     """Drop the judgements of raters whose estimated accuracy (see raters) is below `min_accuracy`: "untrusted_rater".
 
     Choices, thumbs and ratings are each estimated by themselves, from raters with `min_votes` of them or more dropped;
-    with fewer than three raters nobody is.
+    with fewer than three raters nobody is, and `adjudicators` never are.
     """
     told, shards = _told(corpus.dataset)
     gone = [told.clear().with_columns(accuracy=pl.lit(None, pl.Float64))]
@@ -87,6 +118,7 @@ def judgements_trusted(corpus: Corpus, *, min_accuracy: float, min_votes: int) -
             continue
         raters = estimate(cast).raters
         poor = raters.filter((pl.col("accuracy") < min_accuracy) & (pl.col("votes") >= min_votes))
+        poor = poor.filter(~pl.col("rater").is_in(list(adjudicators)))
         of = told.filter(_family() == family)
         gone.append(of.join(poor.select("rater", "accuracy"), on="rater", how="inner"))
         corpus.stats |= {f"untrusted_{family}": poor.height}
@@ -116,19 +148,20 @@ def judgements_settled(corpus: Corpus, *, adjudicators: Sequence[str]) -> list[p
     return _ledgers(gone, shards, reason=pl.lit("adjudicated"), evidence=pl.col("final").bin.encode("hex"))
 
 
-def agreed(*, min_probability: float = 0.9) -> Op:
+def agreed(*, min_probability: float = 0.9, adjudicators: Sequence[str] = ()) -> Op:
     """`judgements.agreed`. Raises InputError for a probability that is none."""
     if not 0.5 <= min_probability < 1:
         raise InputError(f"min_probability is from 0.5 to below 1, not {min_probability}")
-    return judgements_agreed(min_probability=float(min_probability))
+    return judgements_agreed(min_probability=float(min_probability), adjudicators=sorted(set(adjudicators)))
 
 
-@op("judgements.agreed", version=1, kind="corpus")
-def judgements_agreed(corpus: Corpus, *, min_probability: float) -> list[pl.DataFrame]:
+@op("judgements.agreed", version=2, kind="corpus")
+def judgements_agreed(corpus: Corpus, *, min_probability: float, adjudicators: Sequence[str]) -> list[pl.DataFrame]:
     """Of pairs and thumbs, keep what is most probably true (see raters): drop judgements of items of whose label
     the model is less sure ("unsure"), and those that say otherwise ("overruled"); `value` is the label's probability.
 
-    Rankings, ratings, edits, nulls and unnamed raters' judgements stay, and all do with fewer than three raters.
+    Rankings, ratings, edits, nulls, unnamed raters' judgements and those of `adjudicators` stay, and all do with fewer
+    than three raters.
     """
     told, shards = _told(corpus.dataset)
     single = told.filter(pl.col("kind") != "ranking")
@@ -145,7 +178,8 @@ def judgements_agreed(corpus: Corpus, *, min_probability: float) -> list[pl.Data
             .when(pl.col("label") != pl.col("true"))
             .then(pl.lit("overruled"))
         )
-        poor = held.with_columns(reason=reason).filter(pl.col("reason").is_not_null())
+        open_to_doubt = pl.col("reason").is_not_null() & ~pl.col("rater").is_in(list(adjudicators))
+        poor = held.with_columns(reason=reason).filter(open_to_doubt)
         gone.append(told.join(poor.select("id", "probability", "reason"), on="id", how="inner"))
     return _ledgers(
         pl.concat(gone), shards, reason=pl.col("reason"), value=pl.col("probability"), threshold=pl.lit(min_probability)

@@ -6,14 +6,12 @@ has its right size. Labels that would overlap are left out or moved, never print
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gristmill.dataops.report.draw import box, fit, human, label, percent, picture, standing, ticks, width_of
+from gristmill.dataops.report.draw import as_file, box, fit, human, label, percent, picture, standing, ticks, width_of
 from gristmill.dataops.report.funnel import main_run
-from gristmill.dataops.report.style import STANDALONE
 
 Place = Callable[[float], float]
 _SIGNS = {"below": "<", "above": ">", "from": "≥"}
@@ -204,13 +202,8 @@ def funnel_svg(numbers: Mapping[str, Any], width: float = 900, standalone: bool 
     if not standalone:
         return picture(width, y, "Rows kept and dropped by each op", body)
     height = y + pad - 12
-    title = html.escape(f"{numbers['dataset']['name']}: rows kept and dropped by each op")
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
-        f'viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{title}"><title>{title}</title>'
-        f'<style>{STANDALONE}</style><rect class="bg" width="{width:g}" height="{height:g}" rx="12"/>'
-        f"{''.join(body)}</svg>\n"
-    )
+    title = f"{numbers['dataset']['name']}: rows kept and dropped by each op"
+    return as_file(width, height, title, body)
 
 
 def _funnel_head(numbers: Mapping[str, Any], pad: float, width: float) -> list[str]:

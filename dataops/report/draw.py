@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from gristmill.dataops.report.bins import nice_step
+from gristmill.dataops.report.style import STANDALONE
 
 _THIN, _BROAD = set("fijlrtI.,:;'|!()[]/ "), set("mwMW@%")
 _UNITS = ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k"))
@@ -114,6 +115,17 @@ def picture(width: float, height: float, title: str, body: Sequence[str]) -> str
     name = html.escape(title)
     size = f'viewBox="0 0 {width:g} {height:g}" style="max-width:{1.25 * width:g}px"'
     return f'<svg {size} role="img" aria-label="{name}">{"".join(body)}</svg>'
+
+
+def as_file(width: float, height: float, title: str, body: Sequence[str]) -> str:
+    """An SVG that is a file of its own, with colours and a ground for light and dark: an <img> can show it."""
+    name = html.escape(title)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{name}"><title>{name}</title>'
+        f'<style>{STANDALONE}</style><rect class="bg" width="{width:g}" height="{height:g}" rx="12"/>'
+        f"{''.join(body)}</svg>\n"
+    )
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -6,7 +6,9 @@ about one. Here are four narrower things, each by a pattern whose match is the e
     as_an_ai           "As an AI language model, I ...", "I'm only a chatbot and have no ..."
     knowledge_cutoff   "as of my last update", "my training data only goes up to"
     unfilled           a slot of a template left in an answer: {{name}}
-    open_code, breaks_off   a code fence that nothing closes; a last answer that ends with a comma or "and the"
+    open_code          a code fence that nothing closes
+    breaks_off         a last answer that ends with a comma or "and the"; or, with whole sentences before, in the middle
+                       of a line of eight words or more, a small word and no mark of punctuation last
 
 The law: a row goes for the first of these, in this order, that one of the assistant's turns has, with the words; code
 between fences, and what stands in quotation marks, is nobody speaking, and is looked at by `open_code` alone.
@@ -50,10 +52,18 @@ _GOES_ON = (
     "the a an and or but of to with for from into that which because if their its your our my his is are was were"
 )
 _BROKEN = rf"(?i)(?:\S+\s+){{4}}(?:\S*[,(\[]|\b(?:{_GOES_ON.replace(' ', '|')}))\s*\z"
+#: How a letter ends.
+_SIGNED = r"(?i)\b(?:best|regards|wishes|sincerely|yours|faithfully|truly|cheers|thanks|love),\s*\z"
+#: A last line of running text that no mark ends (lists, quotations, headings, tables begin with one), and how a whole
+#: sentence ends; of those there are two or more, since who writes none leaves out the last full stop too.
+_LAST_LINE = r"([^\n]*)\z"
+_UNENDED = r"^[\p{L}\p{N}(][^|]*?(?:\S+\s+){7}[^|]*?\s\p{Ll}[\p{L}'’-]*\z"
+_NUMBERED = r"^(?:\d{1,3}|[A-Za-z])[.)]\s"
+_SENTENCE_END = r"[.!?。！？][\"”')\]]*(?:\s|\z)"
 _SHOWN = 120  # characters of evidence
 
 
-@op("sft.boilerplate", version=1)
+@op("sft.boilerplate", version=2)
 def boilerplate(frame: pl.DataFrame) -> Split:
     """Drop conversations with such an answer (see the module); `value` is the message it is in, counted from 1, the
     evidence the words."""
@@ -69,7 +79,11 @@ def boilerplate(frame: pl.DataFrame) -> Split:
     tail = pl.col("content").str.strip_chars().str.tail(_SHOWN)
     said["open_code"] = pl.when(fences % 2 == 1).then(pl.lit("```"))
     prose = fences == 0
-    said["breaks_off"] = pl.when(final & prose & tail.str.contains(_BROKEN)).then(tail.str.tail(60))
+    line = pl.col("content").str.strip_chars().str.extract(_LAST_LINE, 1).str.strip_chars()
+    unended = line.str.contains(_UNENDED) & ~line.str.contains(_NUMBERED)
+    unended &= pl.col("content").str.count_matches(_SENTENCE_END) >= 2
+    broken = (tail.str.contains(_BROKEN) & ~tail.str.contains(_SIGNED)) | unended
+    said["breaks_off"] = pl.when(final & prose & broken).then(tail.str.tail(60))
     found = pl.concat(
         spoken.select("row", "at", evidence=expression).drop_nulls("evidence").with_columns(reason=pl.lit(name))
         for name, expression in said.items()

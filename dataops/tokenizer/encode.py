@@ -3,7 +3,8 @@
 gigatoken encodes where it accepts the tokenizer and the two agree; else `tokenizers` does. So which of them ran never
 shows in the tokens. Libraries follow different versions of Unicode, so agreement is asked for each block of 64
 characters when a text first holds one of it; texts with a block that comes out different go the slow way, and a
-sample of every batch is encoded by both. The law: text never yields a special token. A page that spells out the
+sample of every batch is encoded by both. Where a byte has no entry in the vocabulary, gigatoken is given one for it,
+and texts with such a byte go the slow way. The law: text never yields a special token. A page that spells out the
 end-of-document marker gets the ids of its letters, and the marker's id stands only at the ends of documents.
 
 Not covered: differences that need characters of two blocks to meet and that neither the probes nor a sample show.
@@ -12,6 +13,7 @@ Not covered: differences that need characters of two blocks to meet and that nei
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,13 +76,15 @@ def encode_text(frame: pl.DataFrame, *, tokenizer: str, eod: int, vocab_size: in
 class Encoder:
     """Texts to ids, without special tokens. `truth` is `tokenizers`; `fast` is gigatoken's encoder or None.
 
-    `spelled` is a pattern of special tokens, whose letters are for `truth` to encode. `agreed` holds, by block of 64
-    characters, 0 where nobody has asked yet, else whether the two give the same ids.
+    `spelled` is a pattern of special tokens and of `without`, whose letters are for `truth` to encode. `agreed` holds,
+    by block of 64 characters, 0 where nobody has asked yet, else whether the two give the same ids; `without` are the
+    ASCII characters that have no entry, which are not asked about.
     """
 
     truth: Tokenizer
     fast: Any
     spelled: str | None
+    without: str = ""
     agreed: np.ndarray = field(default_factory=lambda: np.zeros(_BLOCKS, dtype=np.uint8))
 
     def encode(self, texts: pl.Series) -> list[np.ndarray]:
@@ -119,7 +123,8 @@ class Encoder:
         """Ask both about blocks of 64 characters: in a run, in words, and each between a letter and a digit."""
         texts = []
         for block in blocks:
-            chars = [chr(code) for code in range(int(block) << 6, (int(block) + 1) << 6) if not 0xD800 <= code < 0xE000]
+            codes = range(int(block) << 6, (int(block) + 1) << 6)
+            chars = [chr(code) for code in codes if not 0xD800 <= code < 0xE000 and chr(code) not in self.without]
             words = " ".join("".join(chars[i : i + 3]) for i in range(0, len(chars), 3))
             texts += ["".join(chars), words, " ".join(f"a{char}1" for char in chars)]
         same = [
@@ -139,13 +144,15 @@ def encoder(path: str, digest: str) -> Encoder:
     truth.no_truncation()
     truth.no_padding()
     truth.encode_special_tokens = True  # the letters of a special token are letters
+    given = json.loads(Path(path).read_bytes())
+    spec, without = _completed(given)
     try:
-        fast = load_hf_json(Path(path).read_bytes())
+        fast = load_hf_json(Path(path).read_bytes() if spec is given else json.dumps(spec).encode())
     except Exception:  # gigatoken refuses a tokenizer with whatever error its parser meets first
         return Encoder(truth, None, None)
     added = list(truth.get_added_tokens_decoder().values())
-    special = [re.escape(token.content) for token in added if token.special]
-    made = Encoder(truth, fast, "|".join(special) or None)
+    slow = [re.escape(text) for text in (*(token.content for token in added if token.special), *without)]
+    made = Encoder(truth, fast, "|".join(slow) or None, without)
     hand = [*_HAND, *(f"a{token.content}b {token.content} " for token in added if not token.special)]
     same = zip(exact(truth, hand), hand, strict=True)
     made.probe(_ASCII)
@@ -153,6 +160,32 @@ def encoder(path: str, digest: str) -> Encoder:
         return Encoder(truth, None, None)
     return made
 
+
+def _completed(spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A byte-level tokenizer with an entry for each byte, as gigatoken wants it; and ASCII characters that had none.
+
+    The ids of these entries are nobody's, so that what holds one differs from the truth. `byte_fallback` falls back to
+    entries such as <0x0A>: where there is none, it does nothing, and gigatoken would refuse it.
+    """
+    model, part = spec["model"], spec.get("pre_tokenizer") or {}
+    parts = [part, *part.get("pretokenizers", ())]
+    if "merges" not in model or all(item.get("type") != "ByteLevel" for item in parts):
+        return spec, ""
+    vocab = dict(model["vocab"])
+    size = max([*vocab.values(), *(token["id"] for token in spec.get("added_tokens", ()))], default=-1) + 1
+    missing = {letter: byte for letter, byte in _LETTERS.items() if letter not in vocab}
+    vocab |= {letter: size + n for n, letter in enumerate(missing)}
+    fallback = bool(model.get("byte_fallback")) and any(re.fullmatch("<0x[0-9A-F]{2}>", entry) for entry in vocab)
+    if not missing and fallback == bool(model.get("byte_fallback")):
+        return spec, ""
+    without = "".join(chr(byte) for byte in missing.values() if byte < 0x80)
+    return {**spec, "model": {**model, "vocab": vocab, "byte_fallback": fallback}}, without
+
+
+#: The letters that byte-level vocabularies write for bytes: printable ones for themselves, others from U+0100 on.
+_SHOWN = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_HIDDEN = tuple(byte for byte in range(0x100) if byte not in _SHOWN)
+_LETTERS = {chr(byte): byte for byte in _SHOWN} | {chr(0x100 + n): byte for n, byte in enumerate(_HIDDEN)}
 
 #: Texts on which tokenizers have been seen to differ: spaces, clitics, numbers, line ends, composed characters.
 _HAND = (

@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
         said = " ".join(f"{name} {value}" for name, value in of_chats.items() if value is not None)
         raise InputError(f"{said} is of chats: leave it out for {options.kind}")
     store, name, most = open_store(settings), options.name, settings.get("seq_len", 4096)
-    with LocalPool(settings.get("workers")) as pool:
+    with LocalPool(settings.get("workers")) as pool, store.tags_kept():
         store.executor, store.progress = InProcess() if pool.workers == 1 else pool, draw
         given = store.get(options.tokenizer)
         chat = recipe.speaker(store, options.tokenizer, options.template)
@@ -86,19 +86,19 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
             build = recipe.pairs if options.kind == "pairs" else recipe.thumbs
             made = build(store, options.files, chat, max_tokens=most, name=name)
             steps = [made.input(0), made]
-    counts = {op: tally for step in steps for op, tally in step.manifest["counts"].items() if op != "pack.best_fit"}
-    examples = [example for step in steps for example in _examples(step, steps[0])]
-    if not made.rows:
-        raise InputError(
-            f"{name}: no row is left to train on\n{_formats(formats)}{funnel(counts)}\n{_dropped(examples)}"
-        )
-    start = _start(given, chat, options.tokenizer)
+        counts = {op: tally for step in steps for op, tally in step.manifest["counts"].items() if op != "pack.best_fit"}
+        examples = [example for step in steps for example in examples_of(step, steps[0])]
+        if not made.rows:
+            raise InputError(
+                f"{name}: no row is left to train on\n{formats_told(formats)}{funnel(counts)}\n{dropped_told(examples)}"
+            )
+    start = start_of(given, chat, options.tokenizer)
     result = {
         "name": made.name,
         "key": made.key,
         "digest": made.digest,
         "rows": made.rows,
-        "datasets": [_step(step) for step in steps],
+        "datasets": [step_told(step) for step in steps],
         "chat": {"name": chat.name, "key": chat.key, "template": chat.manifest["stats"]["template"]},
         "formats": formats,
         "counts": counts,
@@ -109,19 +109,19 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     return result, _text(result)
 
 
-def _start(given: Dataset, chat: Dataset, reference: str) -> str:
+def start_of(given: Dataset, chat: Dataset, reference: str) -> str:
     """How a training step is told the model and, where the model does not know it, the chat tokenizer."""
     start = f"--start {reference if is_model(given) else 'MODEL'}"
     known = is_model(given) and given.manifest["stats"].get("template") is not None
     return start if known else f"{start} --tokenizer {chat.name}@latest"
 
 
-def _step(made: Dataset) -> dict[str, Any]:
+def step_told(made: Dataset) -> dict[str, Any]:
     dropped = sum(tally["dropped"] for tally in made.manifest["counts"].values())
     return {"name": made.name, "key": made.key, "rows": made.rows, "dropped": dropped}
 
 
-def _examples(step: Dataset, read: Dataset) -> list[dict[str, Any]]:
+def examples_of(step: Dataset, read: Dataset) -> list[dict[str, Any]]:
     """Of each reason the first row that a step dropped: its file, its line and what was seen."""
     first = step.ledger().collect().unique("reason", keep="first", maintain_order=True)
     places = read.scan().select("id", "source_file", "source_line").join(first.lazy().select("id"), on="id", how="semi")
@@ -132,9 +132,18 @@ def _examples(step: Dataset, read: Dataset) -> list[dict[str, Any]]:
             at, _, why = why.removeprefix("line ").partition(": ")
             line = int(at)
         if why is None:
-            why = "" if row["value"] is None else f"{row['value']:,.0f} tokens, the most is {row['threshold']:,.0f}"
+            why = _measured(row["reason"], row["value"], row["threshold"])
         found.append({"reason": row["reason"], "file": row["source_file"] or row["warc"], "line": line, "why": why})
     return found
+
+
+def _measured(reason: str, value: float | None, threshold: float | None) -> str:
+    """What was held against what."""
+    if value is None:
+        return ""
+    if reason == "too_long":
+        return f"{value:,.0f} tokens, the most is {threshold:,.0f}"
+    return f"{value:.4g}" if threshold is None else f"{value:.4g}, against {threshold:.4g}"
 
 
 def _packed(made: Dataset) -> dict[str, Any]:
@@ -172,23 +181,23 @@ def _text(result: dict[str, Any]) -> str:
         )
     else:
         amount = f"{result['rows']:,} rows; {amount}"
-    lines = [_formats(result["formats"]) + funnel(result["counts"]), ""]
+    lines = [formats_told(result["formats"]) + funnel(result["counts"]), ""]
     lines += [
         f"{result['name']}:{result['key'][:12]}  {amount}",
         f"for {chat['name']}:{chat['key'][:12]}, template {chat['template'][:12]}",
     ]
     if result["examples"]:
-        lines += ["", _dropped(result["examples"])]
+        lines += ["", dropped_told(result["examples"])]
     return "\n".join([*lines, "", result["train"]])
 
 
-def _formats(formats: list[dict[str, Any]]) -> str:
+def formats_told(formats: list[dict[str, Any]]) -> str:
     """How many files are in which format, and by what."""
     found = Counter((item["format"], item["why"]) for item in formats)
     rows = [[name, f"{files:,} file{'s' * (files > 1)}", plain(why)] for (name, why), files in found.items()]
     return f"read as:\n{table(rows)}\n\n" if rows else ""
 
 
-def _dropped(examples: list[dict[str, Any]]) -> str:
+def dropped_told(examples: list[dict[str, Any]]) -> str:
     rows = [[one["reason"], f"{one['file']}:{one['line']}", str(plain(one["why"]))] for one in examples]
     return "dropped, one of each reason:\n" + table(rows)

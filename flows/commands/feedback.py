@@ -10,13 +10,14 @@ from typing import Any
 from gristmill.dataops.dataset import InputError
 from gristmill.flows.commands.common import Result, folder_name, positive, table
 
-HELP = "Judgements of people: import what they said, put items into queues, close batches, see how it stands."
+HELP = "Judgements of people: import them, ask for them over HTTP, close batches, see how it stands."
 _COEFFICIENTS = ("percent", "fleiss_kappa", "krippendorff_alpha")
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """One of four actions, on the root's database or another."""
+    """One of six actions, on the root's database or another."""
     from gristmill.dataops.feedback.values import KINDS, STRATEGIES
+    from gristmill.flows.service.serve import serve_arguments, token_arguments
 
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -62,16 +63,23 @@ def arguments(command: argparse.ArgumentParser) -> None:
     shown = action("status", "Queues, what was said in them, how far raters agree, and the batches.")
     shown.add_argument("queue", nargs="?", metavar="NAME", help="one queue (default: all)")
 
+    serve_arguments(action("serve", "Ask raters and take thumbs over HTTP, and close batches that are due."))
+    token_arguments(action("token", "Make a token for the HTTP service, revoke one, or list them."))
+
 
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """The action; status 1 where there was nothing to close."""
     from gristmill.dataops.feedback.database import open_database
+    from gristmill.flows.service.serve import serve, token
 
     root = Path(settings["root"])
     if options.action in ("close", "status") and options.database is None and not root.is_dir():
         raise InputError(f"no root at {root}: import judgements or make a queue first, or give --root")
     db = open_database(options.database or root)
-    return {"import": _import, "queue": _queue, "close": _close, "status": _status}[options.action](options, root, db)
+    actions = {
+        "import": _import, "queue": _queue, "close": _close, "status": _status, "serve": serve, "token": token,
+    }  # fmt: skip
+    return actions[options.action](options, root, db)
 
 
 def _import(options: argparse.Namespace, root: Path, db: Any) -> Result:
@@ -130,13 +138,14 @@ def _queue(options: argparse.Namespace, root: Path, db: Any) -> Result:
 
 
 def _candidates(files: Sequence[str]) -> list[Any]:
+    from gristmill.dataops.chat.formats.find import find
+    from gristmill.dataops.chat.formats.rows import rows
     from gristmill.dataops.chat.messages import Fault
     from gristmill.dataops.feedback.candidates import candidate
-    from gristmill.dataops.preferences.records import find, records
 
     found = []
-    for file in find(files) if files else []:
-        for number, row in records(file):
+    for file in find(list(files)) if files else []:
+        for number, _, row in rows(file):
             if isinstance(row, Fault):
                 raise InputError(f"{file.url}, record {number}: {row}")
             found.append(candidate(row, f"{file.url}, record {number}"))

@@ -32,11 +32,17 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "cases", metavar="CASES", help="a file of JSON lines {id, prompt, response, ...}, or a dataset"
     )
-    command.add_argument(
-        "--verifier", required=True, metavar="NAME", help="its name, or FILE.py:FUNCTION for one of your own"
-    )
+    verifier_arguments(command, required=True)
     command.add_argument("--out", metavar="FILE", help="where the verdicts of a file go, one JSON line for each line")
     command.add_argument("--name", help="what to publish a dataset with verdicts as (default DATASET-verified)")
+    command.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
+
+
+def verifier_arguments(command: argparse.ArgumentParser, *, required: bool) -> None:
+    """What `open_verifier` reads."""
+    command.add_argument(
+        "--verifier", required=required, metavar="NAME", help="its name, or FILE.py:FUNCTION for one of your own"
+    )
     command.add_argument(
         "--set", action="append", default=[], metavar="PARAMETER=VALUE", help="a parameter of the verifier"
     )
@@ -46,14 +52,13 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--constitution", metavar="FILE", help="judges: the principles (YAML; default the shipped ones)"
     )
     command.add_argument("--unsafe", action="store_true", help="run programs without a sandbox where none can be had")
-    command.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
 
 
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """Judge; status 1 where there were rows and none of them could be judged."""
     from gristmill.verifiers.verdict import Summary
 
-    verifier = _verifier(options, settings)
+    verifier = open_verifier(options, settings)
     cases = Path(options.cases)
     if not cases.exists() and cases.suffix in _SUFFIXES:
         raise InputError(f"no file of cases at {cases}")
@@ -75,7 +80,8 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     return result, _text(result)
 
 
-def _verifier(options: argparse.Namespace, settings: dict[str, Any]) -> Verifier:
+def open_verifier(options: argparse.Namespace, settings: dict[str, Any]) -> Verifier:
+    """The verifier of `verifier_arguments`. Raises InputError for one that there is not, and for its parameters."""
     from gristmill.verifiers.verifier import find
 
     params = dict(_parameter(text) for text in options.set)

@@ -6,6 +6,7 @@ usage: python -m tests.bench [NAME ...]    names: crawl_to_tokens extraction ove
                                                   rethresholding lid maths programs sandbox
                                                   instructions forms safety judging merging chats
                                                   reading_shards preferring online replying perplexities
+                                                  near_prompts
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from tests.bench import (
     rules,
     safety,
     sandbox,
+    sft,
     shards,
     trove,
 )
@@ -78,6 +80,7 @@ BENCHES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "safety": safety.safety,
     "judging": judge.judging,
     "chats": chat.chats,
+    "near_prompts": sft.near_prompts,
     "reading_shards": shards.reading_shards,
     "preferring": preference.preferring,
     "online": rl.online,

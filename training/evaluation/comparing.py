@@ -18,7 +18,7 @@ from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.training.evaluation.accuracy import mean_scores, pass_rates
 from gristmill.training.evaluation.asking import Asked, score
 from gristmill.training.evaluation.intervals import Measure, change, ratio
-from gristmill.training.evaluation.spec import OP, EvaluateSpec, Slice, asked
+from gristmill.training.evaluation.spec import OP, EvaluateSpec, Pairs, Slice, asked
 from gristmill.training.evaluation.winrate import win_rates
 from gristmill.training.scoring import Score, Scoring
 
@@ -93,12 +93,12 @@ def _by_source(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, bytes], lis
 def changes(
     spec: EvaluateSpec, rows: Sequence[Mapping[str, Any]], parent: Dataset
 ) -> tuple[dict[str, Measure], list[str]]:
-    """`score_change`, `pass@1_change` and (per token, of slices) `parent_loss_change` by task and slice, paired; and
-    what cannot be compared, with the reason."""
+    """`score_change` and `pass@1_change` of tasks, `margin_change` of pairs and (per token) `parent_loss_change` of
+    slices, paired; and what cannot be compared, with the reason."""
     columns = ["task", "sources", "score", "loss", "tokens"]
     before = _by_source(row for batch in parent.batches(4_096, columns) for row in batch.to_pylist())
     params = parent.manifest["ops"][-1]["params"]
-    then = {item["name"]: item for item in (*params["slices"], *params["tasks"])}
+    then = {item["name"]: item for item in (*params["slices"], *params.get("pairs", []), *params["tasks"])}
     now = _by_source(rows)
     found: dict[str, Measure | None] = {}
     notes = []
@@ -114,6 +114,10 @@ def changes(
                 for side, name in ((0, "tokens"), (0, "loss"), (1, "loss"))
             )
             found[f"{item.name}/parent_loss_change"] = ratio((new - old) * tokens, tokens, seed=spec.seed)
+            continue
+        if isinstance(item, Pairs):
+            new, old = (np.array([pair[side][0]["score"] for pair in both]) for side in (0, 1))
+            found[f"{item.name}/margin_change"] = change(new, old, seed=spec.seed)
             continue
         scores = [[[row["score"] for row in pair[side]] for pair in both] for side in (0, 1)]
         found[f"{item.name}/score_change"] = change(*map(mean_scores, scores), seed=spec.seed)

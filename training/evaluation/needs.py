@@ -15,6 +15,7 @@ from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.training.engines.settings import BATCH_TOKENS as GENERATED
 from gristmill.training.evaluation.asking import read_task
 from gristmill.training.evaluation.likelihood import PIECE
+from gristmill.training.evaluation.pairs import pair_tokens
 from gristmill.training.evaluation.slices import BATCH_TOKENS, chosen
 from gristmill.training.evaluation.spec import EvaluateSpec
 from gristmill.training.shards import Shards
@@ -47,10 +48,15 @@ def parameters(model: Dataset) -> int:
 
 
 def needs(
-    spec: EvaluateSpec, model: Dataset, reference: Dataset | None, slices: Sequence[Dataset], tasks: Sequence[Dataset]
+    spec: EvaluateSpec,
+    model: Dataset,
+    reference: Dataset | None,
+    slices: Sequence[Dataset],
+    pairs: Sequence[Dataset],
+    tasks: Sequence[Dataset],
 ) -> dict[str, Any]:
-    """`tokens_read` of held-out text, `responses` and `tokens_generated` (at most), each by all models together, and
-    `memory` in bytes by part, with their `total`."""
+    """`tokens_read` of held-out text and pairs, `responses` and `tokens_generated` (at most), each by all models
+    together, and `memory` in bytes by part, with their `total`."""
     import torch
 
     width = 2 if torch.cuda.is_available() else 4
@@ -58,6 +64,8 @@ def needs(
     read = 0
     for item, data in zip(spec.slices, slices, strict=True):
         read += len(chosen(data, item.limit)[0]) * Shards(data).seq_len * len(models)
+    for wanted, data in zip(spec.pairs, pairs, strict=True):
+        read += pair_tokens(data, wanted.limit)
     compared = {comparison.task for comparison in spec.comparisons}
     responses = written = 0
     for task, data in zip(spec.tasks, tasks, strict=True):

@@ -1,14 +1,14 @@
 """The rows of an evaluation: one per response, and one per held-out row, so that every figure can be traced.
 
-    id, sources          sources: the id of the task's row, or of the packed row
-    part, task           "task" or "slice", and its name
+    id, sources          sources: the id of the task's row, of the packed row or of the pair
+    part, task           "task", "slice" or "pairs", and its name
     prompt, response     messages; null for held-out text
     sample               which response to this prompt, from 0
-    score, reason        null: could not be judged, and why
+    score, reason        null: could not be judged, and why; of a pair the margin per token, nats
     answer               what the scorer took it to answer
-    tokens               of the response; of held-out text, those that were predicted
+    tokens               of the response, or of a pair's chosen reply; of held-out text, those that were predicted
     cut, refused         reached max_tokens; declines to help
-    loss, entropy, kl    means per token, nats; loss of held-out text alone
+    loss, entropy, kl    means per token, nats; loss of held-out text and of chosen replies
     against              the reference's response where compared, with the judge's `first`, `second`, their `preference`
                          for ours, and why there is none in `judged`
 
@@ -27,6 +27,7 @@ from gristmill.dataops.dataset import row_id
 from gristmill.training.evaluation.asking import Asked
 from gristmill.training.evaluation.comparing import Pair, preference
 from gristmill.training.evaluation.likelihood import Sums
+from gristmill.training.evaluation.pairs import Told
 from gristmill.training.evaluation.refusals import refuses
 from gristmill.training.evaluation.slices import Read
 from gristmill.training.evaluation.spec import OP, Task
@@ -66,6 +67,15 @@ def slice_rows(name: str, told: Read) -> list[dict[str, Any]]:
             means = {key: column[place] / targets for key, column in told.sums.columns.items()}
             rows.append(_row("slice", name, source, 0) | {"tokens": targets, **_known(means)})
     return rows
+
+
+def pair_rows(name: str, told: Told) -> list[dict[str, Any]]:
+    """A row per pair."""
+    columns = {"score": told.margin, "loss": told.loss, "tokens": told.tokens}
+    return [
+        _row("pairs", name, source, 0) | {key: column[place].item() for key, column in columns.items()}
+        for place, source in enumerate(told.ids)
+    ]
 
 
 def task_rows(

@@ -1,4 +1,4 @@
-"""What an evaluation asks: held-out text, tasks with scorers, comparisons, tasks of the evaluation harness.
+"""What an evaluation asks: held-out text and pairs, tasks with scorers, comparisons, tasks of the evaluation harness.
 
 The law kept here: what decides a figure is identity (data by digest, scorers, sampling, limits, seed); paths and names
 of folders are not. Not covered: what a scorer's settings mean, which its factory checks.
@@ -32,6 +32,20 @@ class Slice:
     def __post_init__(self) -> None:
         check_fields(self, "slice")
         _check(self.name, self.limit, "slice")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Encoded preference pairs, of which it is told how many the model tells apart. At most `limit` are read."""
+
+    name: str
+    path: str
+    digest: str
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "pairs")
+        _check(self.name, self.limit, "pairs")
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,7 @@ class EvaluateSpec:
     tokenizer: Input | None = None
     parent: Input | None = None
     slices: tuple[Slice, ...] = ()
+    pairs: tuple[Pairs, ...] = ()
     tasks: tuple[Task, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -110,12 +125,12 @@ class EvaluateSpec:
         """Raises InputError, naming the field, for what cannot be evaluated."""
         check_fields(self)
         check_name(self.name)
-        if not (self.slices or self.tasks or self.lm_eval):
-            raise InputError("spec: nothing to evaluate; name slices, tasks or lm_eval")
+        if not (self.asked or self.lm_eval):
+            raise InputError("spec: nothing to evaluate; name slices, pairs, tasks or lm_eval")
         names = [item.name for item in self.asked]
         for name, times in Counter(names).items():
             if times > 1 or name == HARNESS:
-                raise InputError(f"spec: {name!r} names several slices or tasks; measures go by these names")
+                raise InputError(f"spec: {name!r} names several slices, pairs or tasks; measures go by these names")
         for compared, times in Counter(item.task for item in self.comparisons).items():
             if compared not in {task.name for task in self.tasks}:
                 raise InputError(f"spec: comparisons name the task {compared!r}; tasks has no such one")
@@ -133,9 +148,9 @@ class EvaluateSpec:
             raise InputError("spec: 0 <= seed < 2**31 must hold")
 
     @property
-    def asked(self) -> list[Slice | Task]:
-        """Slices, then tasks."""
-        return [*self.slices, *self.tasks]
+    def asked(self) -> list[Slice | Pairs | Task]:
+        """Slices, then pairs, then tasks."""
+        return [*self.slices, *self.pairs, *self.tasks]
 
     @property
     def inputs(self) -> list[Input]:
@@ -154,11 +169,13 @@ class EvaluateSpec:
             "engine": {name: getattr(self.engine, name) for name in ("kind", "dtype", "model")},
             **{name: getattr(self, name) for name in ("lm_eval", "lm_eval_limit", "seed")},
         }
+        if self.pairs:
+            params["pairs"] = [asked(item) for item in self.pairs]
         return {"name": OP, "version": VERSION, "params": params}
 
 
-def asked(item: Slice | Task) -> dict[str, Any]:
-    """What a slice or task asks, wherever its data lies; equal in two evaluations, figures can be compared."""
+def asked(item: Slice | Pairs | Task) -> dict[str, Any]:
+    """What a slice, pairs or a task ask, wherever its data lies; equal in two evaluations, figures can be compared."""
     return {name: value for name, value in dataclasses.asdict(item).items() if name != "path"}
 
 

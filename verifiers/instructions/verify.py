@@ -1,8 +1,8 @@
 """The verifier "instructions": does a response keep every constraint of its row?
 
 A row's `instructions` is a list of `{"id": "length_constraints:number_words", "kwargs": {...}}`, or the row has the two
-columns of IFEval's own file, `instruction_id_list` and `kwargs`. The ids are those of `ifeval`, of `ifbench` and of
-what else is registered with `@constraint`.
+columns of IFEval's own file, `instruction_id_list` and `kwargs`. Each may be a JSON string, as datasets keep it. The
+ids are those of `ifeval`, of `ifbench` and of what else is registered with `@constraint`.
 
 The laws: all constraints hold or the score is 0.0 (`partial=True` gives the share instead); an empty response, and one
 without a letter or a digit, keeps none; an unknown id or arguments that do not fit make the row unjudged, with what is
@@ -12,6 +12,7 @@ here; take it off before, or gate with `format.think`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from gristmill.verifiers.verifier import verifier
 __all__ = ["ifbench", "ifeval", "instructions", "variants"]
 
 
-@verifier("instructions", version=1)
+@verifier("instructions", version=2)
 def instructions(
     prompt: str,
     response: str,
@@ -74,6 +75,7 @@ def _asked(
     kwargs: Sequence[Mapping[str, Any] | None] | None,
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """The row's instructions: ids and arguments."""
+    instructions, ids, kwargs = _parsed(instructions), _parsed(ids), _parsed(kwargs)
     if instructions is None and ids is not None:
         if not _is_list(ids) or not (kwargs is None or _is_list(kwargs)):
             raise BadArguments("instruction_id_list and kwargs are lists")
@@ -91,6 +93,14 @@ def _asked(
             raise BadArguments(f"an instruction is {{id: text, kwargs: mapping}}, not {str(item)[:80]!r}")
         asked.append((name, given))
     return asked
+
+
+def _parsed(value: Any) -> Any:
+    """JSON text as what it says, all else as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
 
 
 def _is_list(value: Any) -> bool:
