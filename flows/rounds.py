@@ -10,13 +10,13 @@ queue, judgements, a closed batch and a recipe.
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from gristmill.dataops.dataset import Dataset
@@ -24,6 +24,7 @@ from gristmill.dataops.feedback.batches import close
 from gristmill.dataops.feedback.database import Database, open_database
 from gristmill.dataops.feedback.judge import Refused, Said, judge_all
 from gristmill.dataops.feedback.queues import Shown, add_rater, make_queue, next_item
+from gristmill.dataops.feedback.standing import status
 from gristmill.dataops.identity import row_id
 from gristmill.dataops.report.draw import as_file, label
 from gristmill.dataops.report.lines import Line, lines_svg
@@ -34,10 +35,10 @@ from gristmill.flows.wheel.recipe import Asking, Recipe, Stage, start_of
 from gristmill.flows.wheel.turn import align_batch
 
 QUEUE = "sums"
-#: Which share of the pairs each rater gets right; who is right about half of them does not read.
-RATERS = {"ada": 0.97, "ben": 0.93, "cleo": 0.88, "dan": 0.5}
-WANTED = 2  # raters per item
-PROMPTS = 100  # of a round
+#: How often each rater looks at the sum; else any answer goes first. Dan never looks.
+RATERS = {"ada": 0.97, "ben": 0.93, "cleo": 0.88, "dan": 0.0}
+WANTED = 3  # raters per item
+PROMPTS = 120  # of a round
 ASKING = Asking(prompts="tasks@latest", count=PROMPTS, samples=6, temperature=1.2, max_tokens=12, strategy="random")
 RECIPE = Recipe(
     model="assistant",
@@ -46,11 +47,12 @@ RECIPE = Recipe(
         Stage(
             step="preference",
             settings={
-                "steps": 30, "rows": 16, "sft_weight": 1.0,
-                "optimiser": {"learning_rate": 1e-4, "warmup": 0.05, "weight_decay": 0.0},
+                "steps": 48, "rows": 16, "sft_weight": 1.0,
+                "optimiser": {"learning_rate": 1.5e-4, "warmup": 0.05, "weight_decay": 0.0},
             },
         )
     ],
+    policy="all",
     min_accuracy=0.6,
     max_tokens=64,
     least=10,
@@ -80,20 +82,24 @@ class Round:
 def play(store: Store, rounds: int = 3) -> list[Round]:
     """Rounds of feedback under a root in which the demo's `sft` passed; those that were played are not played again."""
     db = open_database(store.root)
-    make_queue(db, QUEUE, "pairwise", wanted=WANTED)
+    make_queue(db, QUEUE, "ranking", wanted=WANTED)
     for name in RATERS:
         add_rater(db, name)
-    start = start_of(store, RECIPE)
-    ask(db, QUEUE, ASKING, sample(store, ASKING, start, 0), start)
     sums = _sums(store.get(ASKING.prompts))
+    (stands,) = (one for one in status(db) if one["queue"] == QUEUE)
+    closed = [batch["batch"] for batch in stands["batches"]]
+    if not stands["items"]:
+        start = start_of(store, RECIPE)
+        ask(db, QUEUE, ASKING, sample(store, ASKING, start, 0), start)
     played = []
     for number in range(1, rounds + 1):
-        said = _judged(db, sums)
-        batch = close(db, store.root, QUEUE)
-        if batch is None:
-            break
-        print(f"  round {number}: {said:,} judgements", file=sys.stderr, flush=True)
-        played.append(Round(number, align_batch(store, db, batch.id, RECIPE)))
+        if number > len(closed):
+            said, batch = _judged(db, sums), close(db, store.root, QUEUE)
+            if batch is None:
+                break
+            closed.append(batch.id)
+            print(f"  round {number}: {said:,} judgements", file=sys.stderr, flush=True)
+        played.append(Round(number, align_batch(store, db, closed[number - 1], RECIPE)))
     return played
 
 
@@ -125,30 +131,28 @@ def _sums(tasks: Dataset) -> dict[str, int]:
 
 def _judged(db: Database, sums: Mapping[str, int]) -> int:
     """Every rater judges what there is for them, taking turns; returns how many judgements were kept."""
-    kept, left = 0, set(RATERS)
+    kept, left, order = 0, set(RATERS), np.random.default_rng(0)
     while left:
         said = []
-        for rater in sorted(left):
+        for rater in order.permutation(sorted(left)).tolist():  # who meets whom over an item changes
             shown = next_item(db, QUEUE, rater)
             if shown is None:
                 left.discard(rater)
             else:
-                said.append(Said(shown.item, rater, _value(shown, rater, sums), key=f"{rater}-{shown.item}"))
+                said.append(Said(shown.item, rater, _ranks(shown, rater, sums), key=f"{rater}-{shown.item}"))
         kept += sum(not isinstance(answer, Refused) for answer in judge_all(db, said))
     return kept
 
 
-def _value(shown: Shown, rater: str, sums: Mapping[str, int]) -> list[int]:
-    """How a rater sees a pair: the answer nearer to the right one is better; by mistake now and then the other."""
-    first, second = (_off(one["content"], sums[shown.prompt[-1]["content"]]) for one in shown.responses)
-    if first == second:
-        return [0, 0]
-    drawn = int.from_bytes(row_id("demo.rater", rater, shown.item)[:4], "little") / 2**32
-    errs = drawn >= RATERS[rater]
-    return [1, 0] if (first < second) != errs else [0, 1]
+def _ranks(shown: Shown, rater: str, sums: Mapping[str, int]) -> list[int]:
+    """How a rater ranks answers: the right one first, the others equal; by mistake another one first."""
+    right = [_right(one["content"], sums[shown.prompt[-1]["content"]]) for one in shown.responses]
+    drawn = np.random.default_rng(int.from_bytes(row_id("demo.rater", rater, shown.item)[:8], "little"))
+    if drawn.random() >= RATERS[rater]:
+        best = int(drawn.integers(len(right)))
+        right = [place == best for place in range(len(right))]
+    return [1 if one else 2 for one in right]
 
 
-def _off(answer: str, number: int) -> float:
-    """How far an answer is from the right number; without one number it is no answer."""
-    found = re.findall(r"\d+", answer)
-    return abs(int(found[0]) - number) if len(found) == 1 else math.inf
+def _right(answer: str, number: int) -> bool:
+    return re.findall(r"\d+", answer) == [str(number)]

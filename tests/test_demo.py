@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from gristmill.dataops.demo.chats import write_chats
+from gristmill.dataops.feedback.queues import Shown
 from gristmill.dataops.gates.record import state_of
 from gristmill.dataops.store import Store
+from gristmill.flows import rounds
 
 GRISTMILL = str(Path(sys.executable).with_name("gristmill"))
 
@@ -31,9 +34,12 @@ def test_what_is_held_out_is_asked_nowhere_in_training(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_stage_passes_and_the_last_model_goes_back_to_a_page(tmp_path):
+def test_every_stage_passes_goes_back_to_a_page_and_feedback_makes_it_better(tmp_path):
     done = subprocess.run(
-        [GRISTMILL, "demo", "--root", str(tmp_path), "--json"], capture_output=True, text=True, check=False
+        [GRISTMILL, "demo", "--until", "feedback", "--root", str(tmp_path), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
     told = json.loads(done.stdout)
@@ -52,3 +58,40 @@ def test_every_stage_passes_and_the_last_model_goes_back_to_a_page(tmp_path):
         store.get(f"{name}-evaluation").manifest["stats"]["measures"]["sums/pass@1"] for name in ("sft", "grpo")
     )
     assert became["low"] > was["high"]
+    played = told["rounds"]["rounds"]
+    assert [one["verdict"] for one in played] == ["promoted"] * 3
+    accuracy = [one["preferences/accuracy"]["value"] for one in (told["rounds"]["before"], *played)]
+    assert accuracy[-1] > accuracy[0] and accuracy[-1] > accuracy[1]
+    assert state_of(store, store.get("assistant@promoted")).promoted
+    again = rounds.play(store)
+    assert [one.result["promoted"] for one in again] == [one["model"] for one in played]
+
+
+def test_raters_rank_the_right_answer_first_as_often_as_they_look():
+    def first(rater: str, item: str) -> bool:
+        said = [{"role": "assistant", "content": f"It is {n}."} for n in (1, 3, 2)]
+        shown = Shown(0, item, "ranking", [{"role": "user", "content": "1 + 2?"}], tuple(said), None, 0, 0)
+        ranks = rounds._ranks(shown, rater, {"1 + 2?": 3})
+        assert sorted(ranks) == [1, 2, 2]
+        return ranks[1] == 1
+
+    share = {name: sum(first(name, str(n)) for n in range(600)) / 600 for name in rounds.RATERS}
+    assert all(abs(share[name] - (looks + (1 - looks) / 3)) < 0.05 for name, looks in rounds.RATERS.items())
+
+
+def test_the_picture_of_the_rounds_shows_every_measure():
+    def measured(value: float) -> dict:
+        return {"value": value, "low": value - 0.1, "high": value + 0.05, "n": 80}
+
+    played = [
+        rounds.Round(n, {"measures": {
+            rounds.ACCURACY: {"before": measured(0.7 + n / 20), "after": measured(0.75 + n / 20)},
+            rounds.SUMS: {"before": None, "after": measured(0.5 + n / 10)},
+        }})
+        for n in (1, 2)
+    ]  # fmt: skip
+    root = ElementTree.fromstring(rounds.plot(played))
+    words = "".join(root.itertext())
+    assert "pairs" in words and "sums" in words and "Held out" in words
+    lines = [item.get("d") for item in root.iter() if item.get("class") in ("sb", "th") and item.get("d")]
+    assert [line.count("L") for line in lines] == [2, 1]

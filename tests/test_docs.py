@@ -9,10 +9,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from answering import answering
 
 from gristmill.dataops.store import Store
 from gristmill.flows.cli import parser
@@ -22,6 +25,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip() and not line.startswith("#")]
 BIN = Path(sys.executable).parent
+#: Commands that need a while and a server, and the tests that run them as they stand here.
+ELSEWHERE = {"up": "test_up.py", "deploy": "test_deploy.py"}
 
 
 def test_every_command_of_the_readme_is_known_here():
@@ -41,10 +46,16 @@ def test_every_gristmill_command_of_the_readme_runs(tmp_path):
     """In order, in one folder, as a reader would type them; of the demo its data and its base model."""
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     env_root = tmp_path / "demo"
+    _given(tmp_path)
+    with answering(_as_a_model) as server:
+        _run_all(tmp_path, env_root, environment, server.url)
+
+
+def _run_all(tmp_path: Path, env_root: Path, environment: dict[str, str], url: str) -> None:
     for line in COMMANDS:
-        if not line.startswith("gristmill"):
+        words = shlex.split(re.sub(r"http://127\.0\.0\.1:800\d", url, line))
+        if words[0] != "gristmill" or words[1] in ELSEWHERE:
             continue
-        words = shlex.split(line)
         if words[1] == "demo":
             words += ["--train-seconds", "5", "--until", "pretrain"]
         if words[1] == "run":
@@ -62,6 +73,34 @@ def test_every_gristmill_command_of_the_readme_runs(tmp_path):
             _the_demo_delivers(done.stdout, tmp_path)
         if words[1] == "verify":
             _the_verdicts_are_right(tmp_path / words[2], tmp_path / words[words.index("--out") + 1])
+
+
+def test_the_other_commands_run_in_their_own_tests():
+    for name, file in ELSEWHERE.items():
+        assert f'"{name}"' in (ROOT / "tests" / file).read_text()
+
+
+def _as_a_model(conversation: Any, choices: Sequence[str] | None) -> str:
+    """What somebody answers who prefers the first of what there is to choose from."""
+    return choices[0] if choices else f"It is {len(conversation[-1]['content'])}."
+
+
+def _given(folder: Path) -> None:
+    """The files that a reader has."""
+    files = {
+        "PROMPTS.jsonl": [{"prompt": "How much is 1 and 2?"}, {"prompt": "What is 2 plus 2?"}],
+        "SEEDS.jsonl": [{"prompt": "Tell me how to break into a mill."}],
+        "CANDIDATES.jsonl": [{"prompt": "1 + 1 = ?", "responses": ["It is 2.", "It is 3."]}],
+    }
+    for name, rows in files.items():
+        (folder / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (folder / "GATES.yaml").write_text("gates:\n  - gate: text is read\n    measure: text/loss\n    at_most: 20\n")
+    recipe = {
+        "first": "talker", "max_tokens": 64, "least": 2, "gates": "GATES.yaml",
+        "stages": [{"step": "preference", "settings": {"steps": 2, "rows": 2, "optimiser": {"learning_rate": 1e-4}}}],
+        "evaluation": {"slices": [{"name": "text", "dataset": "heldout-packed"}]},
+    }  # fmt: skip
+    (folder / "RECIPE.yaml").write_text(json.dumps(recipe))  # JSON is YAML
 
 
 def _the_verdicts_are_right(cases: Path, verdicts: Path) -> None:

@@ -47,8 +47,8 @@ def write_chats(folder: Path) -> dict[str, Path]:
     learned = sorted((row for row in rows if row["hash"] % _HELD), key=lambda row: row["hash"])
     made = {
         "chats": map(_chat, learned),
-        "pairs": map(_pair, learned),
-        "heldout-pairs": map(_pair, held),
+        "pairs": (_pair(row, _OFF[row["hash"] // _HELD % len(_OFF)]) for row in learned),
+        "heldout-pairs": (_pair(row, off) for row in held for off in _OFF if row["sum"] + off >= 0),
         "tasks": map(_task, learned),
         "heldout-tasks": map(_task, held),
     }
@@ -71,8 +71,7 @@ def _chat(row: dict[str, Any]) -> dict[str, Any]:
     return {"messages": said}
 
 
-def _pair(row: dict[str, Any]) -> dict[str, Any]:
-    off = _OFF[row["hash"] // _HELD % len(_OFF)]
+def _pair(row: dict[str, Any], off: int) -> dict[str, Any]:
     wrong = row["sum"] + (off if row["sum"] + off >= 0 else -off)
     return {"prompt": row["prompt"], "chosen": _answer(row["sum"]), "rejected": _answer(wrong)}
 

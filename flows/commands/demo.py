@@ -35,7 +35,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """How long to train."""
     command.add_argument("--train-seconds", type=positive, default=60, help="how long to pretrain (default 60)")
     command.add_argument(
-        "--until", choices=["pretrain", "rl"], default="rl", help="the last stage: a base model, or all (default rl)"
+        "--until",
+        choices=["pretrain", "rl", "feedback"],
+        default="rl",
+        help="a base model; what SFT, DPO and GRPO make of it (default); or three rounds of feedback besides",
     )
     command.add_argument("--workers", type=positive, help="worker processes (default: one per core)")
 
@@ -69,12 +72,14 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     result["sample"] = {"path": str(path), "pages": truth["pages"], "seconds": made}
     store = Store(root)
     try:
-        stages = post_train(store, options.train_seconds, options.until)
+        stages = post_train(store, options.train_seconds, "pretrain" if options.until == "pretrain" else "rl")
     except Blocked as blocked:
         return {**result, "blocked": str(blocked), "status": 1}, f"{run_told(result)}\n\n{blocked}"
     result["gates"] = str(root / "gates.yaml")
     result["stages"] = [_row(item) for item in stages]
     result["trace"] = traced(store, stages[-1].model, 0)
+    if options.until == "feedback":
+        result["rounds"] = _rounds(store)
     result["try"] = _try_next(root, truth, stages[-1].model.name)
     result["seconds_in_all"] = round(time.perf_counter() - started, 1)
     return result, _text(result)
@@ -85,6 +90,25 @@ def _row(item: Stage) -> dict[str, Any]:
     told = {name: value for name, value in item.told.items() if name in _TOLD}
     by = item.model.manifest["ops"][-1]["name"]
     return {**told, "by": by, **{name: item.value(name) for name in _SHOWN}, "seconds": round(item.seconds, 1)}
+
+
+def _rounds(store: Store) -> dict[str, Any]:
+    """Three rounds of feedback: what each made of the model, and their picture."""
+    from gristmill.flows import rounds
+
+    played = rounds.play(store)
+    picture = store.root / "reports" / "rounds.svg"
+    picture.write_text(rounds.plot(played))
+    told = [
+        {
+            "round": one.number, "verdict": one.result["verdict"], "reasons": one.result["reasons"],
+            "model": one.result["promoted"], "report": one.result["report"],
+            **{name: one.value(name) for name in (rounds.ACCURACY, rounds.SUMS)},
+        }
+        for one in played
+    ]  # fmt: skip
+    before = {name: played[0].value(name, "before") for name in (rounds.ACCURACY, rounds.SUMS)} if played else {}
+    return {"before": before, "rounds": told, "picture": str(picture)}
 
 
 def _write_answers(root: Path) -> None:
@@ -115,8 +139,19 @@ def _text(result: dict[str, Any]) -> str:
         f"({base['tokens']:,} tokens; knowing only how frequent each token is gives {base['unigram_entropy']:.2f})",
         f"Each model passed {result['gates']} before the next was made of it:\n{table(rows, right=(2, 3, 4))}",
         f"Promoted: {last['name']}@promoted in {last['path']}" if last is not base else f"Published: {base['path']}",
+        *([_rounds_text(result["rounds"])] if "rounds" in result else []),
         f"Where its first sample of pretraining comes from:\n{trace_told(result['trace'])}",
         "Try next:\n" + "\n".join(f"  {command}" for command in result["try"]),
         f"{result['seconds_in_all']:.0f} s in all",
     ]
     return "\n\n".join(lines)
+
+
+def _rounds_text(told: dict[str, Any]) -> str:
+    rows = [["round", "verdict", "held-out pairs told apart", "held-out sums right"]]
+    for one in ({"round": "before", "verdict": "", **told["before"]}, *told["rounds"]):
+        values = [one[name] for name in list(one) if "/" in name]
+        rows.append(
+            [str(one["round"]), one["verdict"], *("" if item is None else f"{item['value']:.1%}" for item in values)]
+        )
+    return f"Three rounds of feedback by four simulated raters ({told['picture']}):\n{table(rows, right=(2, 3))}"
