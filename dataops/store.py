@@ -11,6 +11,7 @@ appears by one rename. Two runs that want the same key at once: one builds, the 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import fcntl
 import os
@@ -38,6 +39,8 @@ from gristmill.dataops.passes import (
     view_fingerprint,
     write_ledger,
 )
+
+_NAMED = 24  # datasets an error lists
 
 
 class Progress(Protocol):
@@ -112,9 +115,7 @@ class Store:
         name, _, tag = name.partition("@")
         folder = self.root / name
         if "/" in name or not name or not folder.is_dir():
-            raise InputError(
-                f"no dataset named {name!r} under {self.root}; there are: {', '.join(self.names()) or 'none'}"
-            )
+            raise InputError(f"no dataset named {name!r} under {self.root}; {_there(name, self.names())}")
         if prefix:
             found = [
                 path for path in folder.iterdir() if path.name.startswith(prefix[:12]) and (path / MANIFEST).exists()
@@ -279,6 +280,14 @@ def _corpus_parts(op: Op, corpus: Corpus, building: Path) -> list[dict[str, Any]
             )
         parts.append(part)
     return parts
+
+
+def _there(name: str, names: Sequence[str]) -> str:
+    """What there is instead, the nearest names where there are many."""
+    if len(names) <= _NAMED:
+        return f"there are: {', '.join(names) or 'none'}"
+    near = ", ".join(difflib.get_close_matches(name, names, 5)) or ", ".join(names[:_NAMED])
+    return f"nearest of {len(names)} (`gristmill ls`): {near}"
 
 
 def _literal(value: str) -> Any:

@@ -18,6 +18,7 @@ from gristmill.dataops.dataset import DamagedError, InputError
 from gristmill.dataops.executor import WorkerDied
 
 ROOT = ".gristmill"
+_INTERRUPTED = "interrupted; what is published is whole, and the same command goes on from it"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,7 +93,10 @@ def _module(name: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    options = parser().parse_args(arguments)
+    try:
+        options = parser().parse_args(arguments)
+    except KeyboardInterrupt:  # as early as in the imports
+        return _fail(argparse.Namespace(json="--json" in sys.argv), _INTERRUPTED, 130)
     try:
         return _run(options)
     except InputError as error:
@@ -105,7 +109,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(options, f"{where}{error.strerror or error}; what was published before is whole", 1)
     except KeyboardInterrupt:
-        return _fail(options, "interrupted; what is published is whole, and the same command goes on from it", 130)
+        return _fail(options, _INTERRUPTED, 130)
+    except Exception as error:
+        if not _interrupted(error):
+            raise
+        return _fail(options, _INTERRUPTED, 130)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: libraries that it meets at work wrap it into one of their own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        if "KeyboardInterrupt" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _run(options: argparse.Namespace) -> int:

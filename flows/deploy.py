@@ -37,11 +37,10 @@ from gristmill.dataops.dataset import InputError
 from gristmill.dataops.feedback.batches import EVENT
 from gristmill.dataops.fileio import is_remote
 from gristmill.flows.feedback import RESOURCE, runs
-from gristmill.flows.posttrain import GPU_LIMIT
+from gristmill.flows.posttrain import GPU_LIMIT, RESTARTS
 from gristmill.flows.wheel.recipe import Recipe
 
 _TAG = "gristmill"
-_RESTARTS = 5  # of a run whose runner was killed: it may be what kills it
 _AT_ONCE = 10  # runs; those that wait for the GPU are among them
 #: From an event to parameters: this form keeps the number a number.
 _BATCH = {
@@ -228,7 +227,7 @@ def revive(client: SyncPrefectClient, made: Collection[uuid.UUID]) -> list[uuid.
     for run in list(runs(client, made, [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])):
         if run.state is not None and run.state.type is StateType.CANCELLING:
             client.set_flow_run_state(run.id, Cancelled(message="its runner was killed"), force=True)
-        elif run.run_count > _RESTARTS:
+        elif run.run_count > RESTARTS:
             client.set_flow_run_state(
                 run.id, Crashed(message=f"its runner was killed {run.run_count} times"), force=True
             )

@@ -5,7 +5,8 @@ takes the pretraining step over several machines. Here it would say 1 whatever a
 seconds a step that is still writing its state.
 
 The laws: what several processes say and return is what one would; a signal to us is one SIGTERM to each, and their own
-end is awaited; none of them outlives this call. Not covered: several machines, and starting again what has failed.
+end is awaited; none of them outlives this call, and where we are killed they get a SIGTERM (on Linux). Not covered:
+several machines, and starting again what has failed.
 """
 
 from __future__ import annotations
@@ -105,14 +106,15 @@ def launch(command: Sequence[str], processes: int = 1) -> Ended:
 
 def environments(processes: int) -> list[dict[str, str]]:
     """The environment of each process. Cores are shared out, unless OMP_NUM_THREADS says otherwise."""
+    ours = {**os.environ, "GRISTMILL_PARENT": str(os.getpid())}
     if processes == 1:
-        return [dict(os.environ)]
+        return [ours]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes)),
-        **os.environ,
+        **ours,
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",

@@ -26,6 +26,7 @@ STEPS = {
     "reward": "preference pairs to a reward model",
     "preference": "pairs or thumbs to a preferred model: DPO and its family, KTO, ORPO, SimPO",
     "logprobs": "a reference model's log-probabilities of pairs, as a dataset",
+    "describe": "encoded chats to a model's perplexities and embeddings of them, as a dataset",
     "rl": "tasks with verifiers to a better model: GRPO, RLOO",
     "ppo": "the same by PPO, with a value model",
     "merge": "several checkpoints to one",

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,34 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", PREFECT_SERV
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Prefect's database of runs in a folder of the tests."""
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_home: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """(URL of its API, its folder) of the one server of this process, started when first asked for. Whoever counts what
+    it holds counts their own: others use it too."""
+    from prefected import server
+
+    home = tmp_path_factory.mktemp("server")
+    with server(home) as url:
+        yield url, home
+
+
+@pytest.fixture
+def prefect(prefect_server: tuple[str, Path]) -> Iterator[str]:
+    """The URL of that server's API, which flows run in while the test does."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_server[0]}):
+        yield prefect_server[0]
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines behind a server try again at once."""
+    from gristmill.training.engines import wire
+
+    monkeypatch.setattr(wire, "FIRST_WAIT", 0.01)
 
 
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

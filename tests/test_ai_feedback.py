@@ -7,7 +7,8 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from answering import answering, asked
+from answering import answered, answering, asked, rows
+from inprocess import steps_here
 from tinymodel import prompts, save
 
 from gristmill.dataops.dataset import InputError
@@ -19,44 +20,10 @@ from gristmill.dataops.store import Store
 from gristmill.flows.cli import main
 from gristmill.flows.sets.judging import Judge
 from gristmill.flows.sets.rlaif import ai_feedback, between, judged
-from gristmill.training.engines import wire
 from gristmill.verifiers.judge.constitution import shipped
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 QUESTIONS = ["Why is the sky blue?", "Name a river.", "What is 2 + 3?"]
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(wire, "FIRST_WAIT", 0.01)
-
-
-def rows(dataset) -> list[dict]:
-    return [row for batch in dataset.batches() for row in batch.to_pylist()]
-
-
-def answered(store: Store, texts: dict[str, list[str | None]], name: str = "answers"):
-    """Responses as the step publishes them, without a model."""
-    import pyarrow as pa
-
-    from gristmill.dataops.dataset import publish_rows, row_id
-    from gristmill.training.generate import OURS
-
-    made = [
-        {
-            "id": row_id(name, prompt, str(n)), "sources": [row_id(prompt)], "response": text, "sample": n,
-            "prompt": [{"role": "user", "content": prompt}], "tokens": 1, "finish": "stop", "logprob": -1.0,
-            "engine": "somebody", "engine_version": "1",
-        }
-        for prompt, found in texts.items()
-        for n, text in enumerate(found)
-    ]  # fmt: skip
-    asked = {"samples": 1, "max_tokens": 8, "temperature": 1.0, "seed": 0}
-    params = {**asked, "engine": {"name": "somebody", "version": "1"}, "texts": texts}
-    op = {"name": "generate", "version": 1, "params": params}
-    folder = store.root / ".building" / name
-    return publish_rows(
-        store.root, name, folder, [pa.Table.from_pylist(made, schema=OURS)], ops=[op], inputs=[], made={}
-    )
 
 
 def test_two_engines_answer_and_a_judge_prefers_in_both_orders(tmp_path):
@@ -66,7 +33,7 @@ def test_two_engines_answer_and_a_judge_prefers_in_both_orders(tmp_path):
     def says(conversation, choices):
         return f"{asked(conversation)} I would say so, and more than that."
 
-    with answering(says) as talker, answering(name="judge") as judge:
+    with steps_here(), answering(says) as talker, answering(name="judge") as judge:
         made = ai_feedback(
             store, data, [talker.url, str(save(tmp_path / "model"))], [Judge(judge.url)], samples=1, max_tokens=8
         )
@@ -222,9 +189,23 @@ def test_the_command_judges_responses_and_says_how_the_judge_is_moved(tmp_path, 
         assert main([*arguments, "--judge", server.url, "--name", "none"]) == 1
 
 
-def test_the_flow_does_what_the_command_does_and_has_typed_parameters(tmp_path):
-    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+@pytest.mark.parametrize(
+    ("rows", "engine", "said"),
+    [
+        ("", "x", "it is empty"),
+        ('{"messages": []}\n', "x", "in prompts.jsonl line 1: no prompt; there is messages"),
+        ('{"prompt": "a"}\n', '{"kidn": "server"}', "no field kidn; there are: kind, "),
+        ('{"prompt": "a"}\n', '{"kind": "server"', "no JSON object of an engine"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_with_its_place(tmp_path, capsys, rows, engine, said):
+    (tmp_path / "prompts.jsonl").write_text(rows)
+    asked = ["ai-feedback", str(tmp_path / "prompts.jsonl"), "--engine", engine, "--judge", "http://127.0.0.1:9"]
+    assert main([*asked, "--root", str(tmp_path / "root"), "--json"]) == 2
+    assert said in json.loads(capsys.readouterr().out)["error"]
 
+
+def test_the_flow_does_what_the_command_does_and_has_typed_parameters(tmp_path, prefect):
     from gristmill.flows.sets.scheduled import ai_feedback as by_flow
     from gristmill.flows.sets.scheduled import red_team as attack_by_flow
 
@@ -233,7 +214,6 @@ def test_the_flow_does_what_the_command_does_and_has_typed_parameters(tmp_path):
     for parameters in (by_flow.parameters, attack_by_flow.parameters):
         told = parameters.model_dump()["properties"]
         assert all("type" in field or "anyOf" in field or "enum" in field for field in told.values())
-    patient = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 300}  # a busy machine starts Prefect's server slowly
-    with answering(lambda talk, choices: choices[0] if choices else "yes") as server, temporary_settings(patient):
+    with answering(lambda talk, choices: choices[0] if choices else "yes") as server:
         made = by_flow(str(file), [server.url], [server.url], str(tmp_path / "root"), samples=1)
     assert made["judged"][0]["alone"] == 3 and made["judged"][0]["pairs"] == 0

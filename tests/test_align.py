@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import wheeled
+from inprocess import steps_here
 from preferred import one_thread
 
 from gristmill.dataops.dataset import InputError
@@ -33,13 +34,12 @@ def published(tmp_path_factory):
 
 
 @pytest.fixture
-def wheel(published, tmp_path, monkeypatch):
+def wheel(published, tmp_path):
     """A root of its own, its store and its database, with training steps in this process."""
     root = tmp_path / "root"
     shutil.copytree(published, root)
-    monkeypatch.setattr(steps, "launch", wheeled.here)
     db = open_database(root)
-    with one_thread():
+    with one_thread(), steps_here():
         yield root, Store(root), db
     db.engine.dispose()
 
@@ -308,15 +308,16 @@ def test_what_is_pinned_stays_where_tags_move(wheel):
     assert before["gates"] == wheeled.GATES and json.loads(json.dumps(before)) == before
 
 
-def test_the_flow_runs_in_prefect(wheel):
-    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+def test_the_flow_runs_in_prefect(wheel, prefect):
+    from prefect.client.orchestration import get_client
 
-    from gristmill.flows.posttrain import align
+    from gristmill.flows.posttrain import GPU_LIMIT, align
 
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, 1)
     root, _, db = wheel
     batch = wheeled.judged(db, root, wheeled.right)
-    with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 300}):  # a machine may be busy
-        result = align(batch.id, str(root), recipe=wheeled.recipe(root, asking=None))
+    result = align(batch.id, str(root), recipe=wheeled.recipe(root, asking=None))
     assert result["verdict"] == "promoted" and Store(root).get("assistant@promoted").key == result["promoted"]["key"]
     parameters = align.parameters.properties
     assert set(parameters) == {"batch", "root", "database", "recipe"} and align.parameters.required == ["batch"]

@@ -54,7 +54,7 @@ def test_imports_point_one_way(path):
 ABSENT = ("polars", "prefect", "sqlalchemy")
 SLIM = (*ABSENT, "datasets", "trl", "peft", "accelerate", "fsspec")
 STEPS = {
-    **dict.fromkeys(("pretrain", "ppo", "merge", "evaluate", "generate", "logprobs"), SLIM),
+    **dict.fromkeys(("pretrain", "ppo", "merge", "evaluate", "generate", "logprobs", "describe"), SLIM),
     **dict.fromkeys(("sft", "reward", "preference", "rl"), ABSENT),
 }
 WITHOUT = """
@@ -82,18 +82,17 @@ def test_reading_a_dataset_needs_pyarrow_alone():
 
 
 HELPS = """
-import json, os, runpy, sys
+import contextlib, json, runpy, sys
 for name in sys.argv[1].split(","):
     sys.modules[name] = None
-import torch, transformers
 ended = {}
 for step in sys.argv[2:]:
-    child = os.fork()  # each imports what it needs, but for torch
-    if child == 0:
-        sys.argv = [step, "--help"]
-        os.dup2(2, 1)
-        runpy.run_module(f"gristmill.training.{step}", run_name="__main__", alter_sys=True)
-    ended[step] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    sys.argv = [step, "--help"]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            runpy.run_module(f"gristmill.training.{step}", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        ended[step] = end.code
 print(json.dumps(ended))
 """
 

@@ -351,7 +351,7 @@ def test_every_format_makes_pairs(made, tmp_path, format, row, pair):
         (["rows.jsonl", "--kind", "thumbs"], "give kind pairs"),
         (["rows.jsonl", "--holdout", "1"], "share of the prompts"),
         (["rows.jsonl", "--noisy", "0.1"], "50 pairs of 50 prompts are needed"),
-        (["rows.jsonl", "--format", "pandalm"], "none of 3 records makes judgements"),
+        (["rows.jsonl", "--format", "pandalm"], "of format pandalm makes judgements (missing_column 3); in rows.jsonl"),
         (["nothing-of-this-name"], "no dataset named 'nothing-of-this-name'"),
         (["none.jsonl/"], "no such file"),
         (["rows.jsonl", "--tokenizer", "nobody"], "no dataset named 'nobody'"),

@@ -354,16 +354,13 @@ def test_numbers_and_vectors_are_kept_as_they_are(tmp_path):
         read_sets(Store(tmp_path / "root"), "n", [ChatSet("a", (str(path),))] * 2)
 
 
-def test_the_flow_makes_what_the_command_makes(root, files, build):
-    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
-
+def test_the_flow_makes_what_the_command_makes(root, files, build, prefect):
     from gristmill.flows.sets.sft import build_sft
 
     path = files(MESSAGES, "rows.jsonl")
     told = build(path, "--select", "10")
     sets = [ChatSet("set", (path,))]
-    with temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180}):
-        again = build_sft(sets, "chat", str(root), name="set", seq_len=SEQ, choice=Choice(10), workers=1)
+    again = build_sft(sets, "chat", str(root), name="set", seq_len=SEQ, choice=Choice(10), workers=1)
     assert (again["key"], again["counts"]) == (told["key"], told["counts"])
     form = build_sft.parameters
     assert form.required == ["chats", "tokenizer"] and form.properties["seq_len"]["title"] == "seq_len"
@@ -384,3 +381,11 @@ def test_real_files_of_five_formats(root, tmp_path):
     assert made.chosen[0].rows == made.data.manifest["stats"]["documents"] == 1000
     cleaned = store.get("real-clean").manifest["counts"]["sft.boilerplate"]["reasons"]
     assert cleaned["unfilled"] >= 84 + 49 and 60 <= cleaned["as_an_ai"] <= 75
+
+
+def test_a_dataset_that_holds_no_chats_is_refused_by_its_name(root, build):
+    store = Store(root)
+    other = next(item for item in store.all() if item.kind == "checkpoint")
+    assert f"{other.name} is of kind checkpoint" in build(other.name, "--name", "none", status=2)["error"]
+    told = next(item for item in store.all() if item.kind == "rows" and "messages" not in item.schema().names)
+    assert f"{told.name} holds no chats" in build(told.name, "--name", "none", status=2)["error"]

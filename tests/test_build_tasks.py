@@ -116,7 +116,9 @@ def short(prompt: str, response: str, limit: int) -> Verdict:
 
 @verifier("toy.lost", version=1)
 def lost(prompt: str, response: str, reference: str) -> Verdict:
-    raise OSError("nobody is there")
+    if reference == "lost":
+        raise ValueError("nothing is found")
+    return Verdict(float(response == reference), "compared")
 """
 
 
@@ -125,7 +127,9 @@ def test_a_verifier_of_ones_own_is_tried_too(build, file, tmp_path):
     path = file({"prompt": "Be short.", "limit": 5, "reference": "a"})
     told = build(path, "--verifier", f"{tmp_path}/own.py:short", status=2)
     assert "empty_passes 1" in told["error"]
-    assert "gold_unjudged 1" in build(path, "--verifier", f"{tmp_path}/own.py:lost", status=2)["error"]
+    path = file({"prompt": "Whole?", "reference": "a"}, {"prompt": "Lost?", "reference": "lost"})
+    told = build(path, "--verifier", f"{tmp_path}/own.py:lost")
+    assert told["reasons"] == {"gold_unjudged": 1} and told["rows"] == 1
 
 
 def test_columns_have_other_names_elsewhere(build, file, tmp_path):

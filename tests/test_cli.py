@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 
 from gristmill.dataops.catalogue import Index
 from gristmill.dataops.store import Store
+from gristmill.flows import cli
+from gristmill.flows.cli import _interrupted
 
 COMMAND = [str(Path(sys.executable).with_name("gristmill"))]
 
@@ -35,6 +38,12 @@ def ask(*arguments: str, status: int = 0) -> dict:
     return json.loads(out)
 
 
+@pytest.fixture
+def configured(prefect_server, monkeypatch) -> None:
+    """Flows run in a server that is there, where others start one of their own first."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server[0])
+
+
 @pytest.fixture(scope="module")
 def ran(sample, tmp_path_factory) -> tuple[str, dict]:
     root = str(tmp_path_factory.mktemp("cli") / "root")
@@ -54,7 +63,7 @@ def test_a_run_says_what_it_made(ran, sample, built):
     assert Store(Path(root)).get("packed").digest == result["datasets"]["packed"]["digest"]
 
 
-def test_a_second_run_builds_nothing(ran, sample):
+def test_a_second_run_builds_nothing(ran, sample, configured):
     root, first = ran
     options = ["--vocab-size", "1000", "--seq-len", "128", "--root", root]
     again = ask("run", "pretrain-data", "--crawl", str(sample[0]), *options)
@@ -176,12 +185,44 @@ def test_bad_usage(arguments, status):
     assert code == status and err.strip()
 
 
-def test_a_root_that_cannot_be_written_is_said_so(sample):
+def test_ctrl_c_at_work_is_a_line_and_130(tmp_path):
+    words = [json.dumps({"prompt": f"{n} + 1?", "gold": str(n + 1)}) for n in range(20_000)]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(words))
+    root = ["--root", str(tmp_path / "root"), "--workers", "1"]
+    asked = [*COMMAND, "build-tasks", str(tmp_path / "tasks.jsonl"), "--verifier", "maths", *root]
+    running = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None and running.stderr.read(1)  # the first of its progress
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in told and "interrupted" in told
+
+
+def test_ctrl_c_as_early_as_in_the_imports_is_a_line_too(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "parser", interrupted)
+    assert cli.main(["ls"]) == 130 and "interrupted" in capsys.readouterr().err
+
+
+def test_an_interrupt_in_the_clothes_of_another_error_is_one():
+    try:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ValueError("a schema cannot be made") from error
+    except ValueError as error:
+        assert _interrupted(error)
+    assert _interrupted(ValueError("Error calling function `ser`: KeyboardInterrupt: "))
+    assert not _interrupted(ValueError("a schema cannot be made"))
+
+
+def test_a_root_that_cannot_be_written_is_said_so(sample, configured):
     result = ask("run", "pretrain-data", "--crawl", str(sample[0]), "--root", "/proc/root-of-mine", status=1)
     assert "/proc/root-of-mine" in result["error"]
 
 
-def test_damaged_crawls_run_through(sample, tmp_path):
+def test_damaged_crawls_run_through(sample, tmp_path, configured):
     """A torn WARC, an empty one, text that calls itself gzip, and rows with a broken line: ledger rows, not errors."""
     whole = sample[0].read_bytes()
     (tmp_path / "torn.warc.gz").write_bytes(whole[: len(whole) // 2 + 7])

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,38 +119,12 @@ def test_a_refilter_reads_what_the_last_crawl_read(tmp_path: Path, sample: tuple
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a server that this process talks to."""
+def home(prefect_server: tuple[str, Path]) -> Iterator[Path]:
+    """The folder of the server, to which this process talks from here on."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    home = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **os.environ, "PREFECT_HOME": str(home), "PREFECT_UI_ENABLED": "false",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    }  # fmt: skip
-    environment.pop("PREFECT_API_URL", None)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--log-level", "WARNING"]
-    with (home / "log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        until(lambda: server.poll() is not None or answers(f"{url}/health"), 180)
-        assert server.poll() is None, (home / "log").read_text()
-        with temporary_settings({PREFECT_API_URL: url}):
-            yield home
-    finally:
-        server.kill()
-        server.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return urllib.request.urlopen(url, timeout=5).status == 200
-    except OSError:
-        return False
+    with temporary_settings({PREFECT_API_URL: prefect_server[0]}):
+        yield prefect_server[1]
 
 
 def until(done: Callable[[], Any], seconds: float = 60) -> Any:
@@ -183,7 +153,8 @@ def root(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def align_runs(batch: int) -> list[Any]:
     with client() as server:
-        return [run for run in server.read_flow_runs() if run.parameters.get("batch") == batch]
+        runs = [run for run in server.read_flow_runs() if run.deployment_id is not None]
+    return [run for run in runs if run.parameters.get("batch") == batch]
 
 
 def test_registering_twice_is_registering_once(root: Path) -> None:
@@ -277,6 +248,26 @@ def test_what_ran_when_its_runner_was_killed_starts_again(root: Path) -> None:
         assert revive(server, [deployment]) == [ran.id]
         assert server.read_flow_run(ran.id).state.is_scheduled()
         assert server.read_flow_run(stopped.id).state.is_cancelled()
+
+
+def test_a_run_whose_process_was_killed_starts_again_but_not_for_ever(root: Path) -> None:
+    from prefect.states import Crashed, Running
+
+    from gristmill.flows.posttrain import RESTARTS, align
+
+    [hook] = align.on_crashed_hooks
+    with client() as server:
+        deployment = server.read_deployment_by_name("align/on-feedback").id
+        ran = server.create_flow_run_from_deployment(deployment, parameters={"batch": 77})
+        for again in range(RESTARTS + 1):
+            server.set_flow_run_state(ran.id, Running(), force=True)
+            server.set_flow_run_state(ran.id, Crashed(message="killed"), force=True)
+            found = server.read_flow_run(ran.id)
+            hook(align, found, found.state)
+            assert server.read_flow_run(ran.id).state.is_scheduled() == (again < RESTARTS)
+        alone = server.create_flow_run(align, parameters={"batch": 77}, state=Crashed())
+        hook(align, alone, alone.state)
+        assert server.read_flow_run(alone.id).state.is_crashed()  # nobody would start it
 
 
 def test_a_dead_run_does_not_keep_the_gpu(root: Path, home: Path) -> None:

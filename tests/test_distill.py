@@ -6,8 +6,8 @@ import dataclasses
 import json
 
 import pytest
-from answering import answering, asked
-from test_ai_feedback import answered, rows, short_waits  # noqa: F401
+from answering import answered, answering, asked, rows
+from inprocess import steps_here
 from tinymodel import prompts
 
 from gristmill.dataops.chat.messages import check
@@ -21,6 +21,7 @@ from gristmill.flows.sets.scored import by_verifier
 from gristmill.verifiers.judge.verify import pointwise
 from gristmill.verifiers.verifier import find
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 SUMS = {"What is 2 + 3?": "5", "What is 4 + 4?": "8", "What is 1 + 1?": "2"}
 
 
@@ -32,7 +33,7 @@ def says(conversation, choices):
 def test_only_what_a_verifier_lets_pass_is_learnt_and_the_teacher_is_named(tmp_path):
     store = Store(tmp_path)
     data = prompts(tmp_path, list(SUMS), gold=list(SUMS.values()))
-    with answering(says) as teacher:
+    with steps_here(), answering(says) as teacher:
         made = distill(store, data, teacher.url, by=by_verifier(find("maths")()), max_tokens=32)
     (row,) = rows(made["sft"])
     check(row["messages"])
@@ -56,7 +57,7 @@ def test_what_a_judge_cannot_say_is_not_learnt_and_its_outage_publishes_nothing(
         with opened(store, Judge(who)) as judge:
             by = by_verifier(pointwise(judge.engine, scale=3))
             server.always = "closed"
-            with pytest.raises(OSError, match="the judge went away"):
+            with pytest.raises(OSError, match="is gone: engine_failed"):
                 distill(store, given, by=by, at_least=0.9)
             assert "distilled-scored" not in store.names() and "distilled" not in store.names()
             server.always = None
@@ -82,7 +83,7 @@ def test_an_answer_that_speaks_to_the_judge_is_not_learnt(tmp_path):
 def test_the_command_says_who_taught_and_what_passed(tmp_path, capsys):
     file = tmp_path / "sums.jsonl"
     file.write_text("".join(json.dumps({"prompt": text, "gold": gold}) + "\n" for text, gold in SUMS.items()))
-    with answering(says) as teacher:
+    with steps_here(), answering(says) as teacher:
         arguments = ["distill", str(file), "--root", str(tmp_path / "root"), "--teacher", teacher.url]
         assert main([*arguments, "--verifier", "maths"]) == 0
         out = capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,6 +20,7 @@ from answering import answering
 
 from gristmill.dataops.store import Store
 from gristmill.flows.cli import parser
+from gristmill.verifiers.judge.engine import Fake
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -80,9 +82,15 @@ def test_the_other_commands_run_in_their_own_tests():
         assert f'"{name}"' in (ROOT / "tests" / file).read_text()
 
 
-def _as_a_model(conversation: Any, choices: Sequence[str] | None) -> str:
-    """What somebody answers who prefers the first of what there is to choose from."""
-    return choices[0] if choices else f"It is {len(conversation[-1]['content'])}."
+def _as_a_model(asked: Any, choices: Sequence[str] | None, said: Iterator[int] = itertools.count()) -> str | None:  # noqa: B008
+    """What somebody says who never says the same twice, and as a judge likes larger numbers better."""
+    if choices:
+        return Fake(likes=_largest).generate([asked], max_tokens=1, choices=choices)[0]
+    return f"It is {next(said)}."
+
+
+def _largest(text: str) -> float:
+    return max(map(float, re.findall(r"\d+", text)), default=0)
 
 
 def _given(folder: Path) -> None:

@@ -21,17 +21,13 @@ from gristmill.training.engines.settings import EngineSettings, needs, open_engi
 from gristmill.verifiers.judge.engine import Engine
 from gristmill.verifiers.judge.verify import pairwise, pointwise
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 QUESTIONS = talk("one?", "is the second one better?", "é" * 20, "", "yes or no", "one?", "x" * 60)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> TransformersEngine:
     return TransformersEngine(save(tmp_path_factory.mktemp("tiny"), window=WINDOW), device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(wire, "FIRST_WAIT", 0.01)
 
 
 def folder(engine: TransformersEngine) -> str:

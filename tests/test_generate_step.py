@@ -14,10 +14,10 @@ from fake_server import serving
 from tinymodel import checkpoint, prompts, save, talk
 
 from gristmill.dataops.dataset import Dataset, InputError
-from gristmill.training.engines import wire
 from gristmill.training.engines.local import TransformersEngine
 from gristmill.training.generate import TOO_LONG, GenerateSpec, dry, run
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 QUESTIONS = talk("one?", "is the second one better?", "é" * 20, "yes or no", "one?", "x" * 60, "two?")
 
 
@@ -29,11 +29,6 @@ def model(tmp_path_factory) -> Dataset:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> TransformersEngine:
     return TransformersEngine(save(tmp_path_factory.mktemp("tiny")), device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(wire, "FIRST_WAIT", 0.01)
 
 
 def spec(root: Path, data: Dataset, **fields) -> GenerateSpec:

@@ -19,9 +19,9 @@ from packed import chain, pack
 from safetensors.torch import load_file
 
 from gristmill.dataops.dataset import Dataset, InputError
-from gristmill.training.loop import Kept, optimizer_of
 from gristmill.training.model import Objective, Shape, build, configuration
 from gristmill.training.pretrain import dry, run
+from gristmill.training.pretraining.loop import Kept, optimizer_of
 from gristmill.training.pretraining.parallel import Peers, joined
 from gristmill.training.pretraining.spec import PretrainSpec
 from gristmill.training.schedule import Optimiser

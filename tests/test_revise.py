@@ -8,8 +8,8 @@ import re
 
 import polars as pl
 import pytest
-from answering import answering, asked
-from test_ai_feedback import answered, rows, short_waits  # noqa: F401
+from answering import answered, answering, asked, rows
+from inprocess import steps_here
 
 from gristmill.dataops.chat.messages import check
 from gristmill.dataops.dataset import InputError
@@ -55,7 +55,7 @@ def revised(tmp_path_factory):
 
     out = io.StringIO()
     answered(store, ANSWERS)
-    with answering(noted) as engine, answering() as judge:
+    with steps_here(), answering(noted) as engine, answering() as judge:
         arguments = ["revise", "answers", "--root", str(store.root), "--engine", engine.url]
         assert main([*arguments, "--judge", "nobody"]) == 2 and seen == []  # said before anything was asked
         with contextlib.redirect_stdout(out):

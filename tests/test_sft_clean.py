@@ -53,8 +53,9 @@ def test_texts_say_who_said_what():
     ]
     assert made["turns"].to_list() == [2, 2, 0]
     assert made["messages"].equals(rows(chats)["messages"])
-    with pytest.raises(InputError, match="'text' already"):
-        texts()(made)
+    had = made.with_columns(text=pl.lit("as it was"), response=pl.lit(None, pl.String), score=pl.lit(0.5))
+    again = texts()(had).kept
+    assert again.select(made.columns).equals(made) and again["score"].to_list() == [0.5] * 3
     with pytest.raises(InputError, match="no column `messages`"):
         texts()(made.select("id"))
 

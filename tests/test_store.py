@@ -14,7 +14,7 @@ from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.executor import InProcess, LocalPool, WorkerDied
 from gristmill.dataops.fsck import fsck
 from gristmill.dataops.passes import AccountingError
-from gristmill.dataops.store import Store
+from gristmill.dataops.store import Store, _there
 
 
 def chain(store: Store, parts: int = 3, **context) -> Dataset:
@@ -235,3 +235,11 @@ def test_a_version_without_tags_is_found_by_its_name(tmp_path):
     assert store.get("numbers") == made
     with pytest.raises(InputError, match="no tag 'golden'"):
         store.get("numbers@golden")
+
+
+def test_a_name_that_is_not_there_is_told_with_the_nearest_of_many():
+    assert _there("x", []) == "there are: none"
+    assert _there("chat", ["chats", "pairs"]) == "there are: chats, pairs"
+    many = [f"set-{n}" for n in range(90)] + ["preferences"]
+    assert "nearest of 91 (`gristmill ls`): preferences" in _there("preference", many)
+    assert "set-0, set-1" in _there("zzz", many) and len(_there("zzz", many)) < 300

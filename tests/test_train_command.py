@@ -90,6 +90,16 @@ def test_out_of_memory_names_settings_that_the_step_has(kind, named, others):
     assert set(re.findall(r"`(\w+)`", said)) == named
 
 
+def test_a_step_that_asks_a_model_reads_one_dataset_and_names_who_is_asked(root, capsys):
+    asked = ["train", "generate", "--root", str(root), "--start", "base", "--json"]
+    assert main([*asked, "--data", "chats", "--data", "chats"]) == 2
+    assert "generate reads one dataset" in json.loads(capsys.readouterr().out)["error"]
+    assert main([*asked, "--data", "chats=2"]) == 2
+    assert "without a weight" in json.loads(capsys.readouterr().out)["error"]
+    assert main([*asked, "--data", "chats"]) == 2  # read, and refused for what it holds
+    assert "prompt" in json.loads(capsys.readouterr().out)["error"]
+
+
 def test_dry_run_publishes_nothing(root, capsys):
     assert main(arguments(root, "--name", "dry", "--dry-run")) == 0
     told = json.loads(capsys.readouterr().out)

@@ -19,10 +19,10 @@ from transformers import LlamaConfig
 from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.fileio import file_sha256
 from gristmill.training.checkpoint import load_model
-from gristmill.training.loop import Budget, Kept, optimizer_of, speed, train
 from gristmill.training.model import Objective, Shape, build, configuration, logits, losses
 from gristmill.training.plan.shape import Shape as PlanShape
 from gristmill.training.pretrain import dry, run
+from gristmill.training.pretraining.loop import Budget, Kept, optimizer_of, speed, train
 from gristmill.training.pretraining.parallel import Peers
 from gristmill.training.pretraining.spec import PretrainSpec
 from gristmill.training.schedule import Optimiser, Watch

@@ -1,16 +1,12 @@
 """A root with a tiny model that chats, text and trusted pairs held out, and raters: what an alignment needs.
 
-Replies of even words are the better ones (as in preferred.py), so a model can learn what its raters want. `here` runs
-training steps in this process, for tests that run many.
+Replies of even words are the better ones (as in preferred.py), so a model can learn what its raters want.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import shutil
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +15,15 @@ from evaluated import tasks
 from packed import chain, pack
 from tinychat import PLAIN, chat_tokenizer
 
-from gristmill.dataops.dataset import InputError, publish_files
+from gristmill.dataops.dataset import publish_files
 from gristmill.dataops.feedback.batches import Batch, close
 from gristmill.dataops.feedback.candidates import candidate
 from gristmill.dataops.feedback.database import Database
 from gristmill.dataops.feedback.judge import Said, judge_all
 from gristmill.dataops.feedback.queues import add_rater, make_queue, next_item, put
-from gristmill.flows.ranks import Ended
 from gristmill.flows.wheel.recipe import Recipe
 from gristmill.training.checkpoint import building, save_model
 from gristmill.training.model import Shape, build, configuration
-from gristmill.training.spec import read_spec
-from gristmill.training.step import summary
 
 RATERS = ("ann", "ben", "cem", "dee")
 GATES = """\
@@ -137,14 +130,3 @@ def tied(_: float) -> list[int]:
 def liked(good: float) -> list[int]:
     """Thumbs."""
     return [int(good > 0)]
-
-
-def here(command: Sequence[str], processes: int = 1) -> Ended:
-    """`flows.ranks.launch` without a process."""
-    assert processes == 1
-    step = importlib.import_module(command[2])
-    try:
-        made = step.run(read_spec(command[4], typing.get_type_hints(step.run)["spec"]))
-    except InputError as error:
-        return Ended(2, "", str(error), None)
-    return Ended(0, json.dumps(summary(made)), "", None)

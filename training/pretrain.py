@@ -33,11 +33,11 @@ from transformers import PreTrainedModel
 from gristmill.dataops.dataset import MANIFEST, Dataset, InputError, publish_files, write_json
 from gristmill.training import state
 from gristmill.training.checkpoint import building, load_model, save_model, versions
-from gristmill.training.loop import Budget, Kept, curve, line, mean_loss, optimizer_of, speed, train
 from gristmill.training.model import Objective, Shape, build, configuration
 from gristmill.training.plan.flops import STAGES
 from gristmill.training.plan.memory import loss_bytes, row_bytes, states
 from gristmill.training.plan.shape import read_config
+from gristmill.training.pretraining.loop import Budget, Kept, curve, line, mean_loss, optimizer_of, speed, train
 from gristmill.training.pretraining.parallel import Peers, joined, spread, whole
 from gristmill.training.pretraining.spec import RUNNING, Opened, PretrainSpec
 from gristmill.training.shards import Shards

@@ -23,11 +23,11 @@ import torch
 
 from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.training.chat import check_data
-from gristmill.training.loop import mean_loss
 from gristmill.training.post.data import epochs, plan, planned
 from gristmill.training.post.dry import needs
 from gristmill.training.post.harness import Job, open_job
 from gristmill.training.post.spec import PostSpec
+from gristmill.training.pretraining.loop import mean_loss
 from gristmill.training.schedule import Optimiser
 from gristmill.training.shards import IGNORED, Shards, gather
 from gristmill.training.stream import Stream

@@ -13,6 +13,7 @@ left is a mistake of ours and rises.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import json
 import os
@@ -33,6 +34,7 @@ from gristmill.training.spec import read_spec
 
 Spec = TypeVar("Spec")
 STOPPED = 143  # what a shell reports for SIGTERM
+PARENT = "GRISTMILL_PARENT"  # the process without which a step is not to go on
 
 
 class Stopped(Exception):
@@ -57,6 +59,7 @@ def main(
     if before is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)  # while data is opened and models load; a loop takes its own
     try:
+        _tether()
         spec = read_spec(options.spec, kind)
         told = dict(dry(spec)) if options.dry_run else summary(run(spec))
     except InputError as error:
@@ -74,6 +77,16 @@ def main(
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(told))
     return 0
+
+
+def _tether() -> None:
+    """SIGTERM for us when whoever started us is killed (on Linux): we would go on unseen, beside the next try."""
+    parent = os.environ.get(PARENT)
+    if parent is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(parent):
+        raise Stopped("whoever started this step is gone")
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:

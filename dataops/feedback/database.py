@@ -76,8 +76,12 @@ def open_database(where: str | Path, *, clock: Callable[[], int] = now) -> Datab
     try:
         migrate(engine)
     except sql.exc.DBAPIError as error:
-        raise InputError(f"cannot use the database {url.render_as_string()}: {error.orig}") from None
+        raise InputError(f"cannot use the database {url.render_as_string()}: {_line(error.orig)}") from None
     return Database(engine, clock)
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())
 
 
 def _parsed(where: str) -> sql.URL:

@@ -43,6 +43,18 @@ def gather(store: Store, name: str, judged: Sequence[Dataset]) -> Dataset:
     return inputs[0] if len(inputs) == 1 else store.build(name, judgements_gather(), inputs)
 
 
+def examples(judged: Sequence[Dataset]) -> list[dict[str, str]]:
+    """Of each reason for which records of files make no judgement the first one: its reason, its file and what was
+    seen, from "record 7: " on; the commonest first."""
+    found = [item.ledger().filter(pl.col("warc").is_not_null()) for item in judged if not item.inputs]
+    if not found:
+        return []
+    gone = pl.concat([one.select("reason", "warc", "evidence") for one in found])
+    first = gone.group_by("reason", maintain_order=True).agg(pl.len(), pl.all().first())
+    told = first.sort("len", descending=True, maintain_order=True).drop("len").rename({"warc": "file"}).collect()
+    return told.rename({"evidence": "why"}).to_dicts()
+
+
 def _plan(inputs: Sequence[Dataset], _: Path, __: int) -> list[Task]:
     """A task per shard, with the places of the judgements that stood in an input before."""
     shards = [(number, shard) for number, item in enumerate(inputs) for shard in item.shards()]

@@ -178,7 +178,7 @@ def estimate(cast: pl.DataFrame, *, max_steps: int = 1_000) -> Estimate:
     if len(raters) < 3:
         caveats.append("fewer than three raters: many confusion matrices explain the votes equally well")
     if not converged:
-        caveats.append("not converged")
+        caveats.append(f"accuracies were still moving after {max_steps:,} steps: take them as rough")
     found = _units(named, units, posterior, labels)
     return Estimate(judged, found, tuple(labels), tuple(objective), converged, tuple(caveats))
 

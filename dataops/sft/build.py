@@ -4,6 +4,7 @@ Each step is a dataset that stands by itself; those in brackets only where they 
 
     <name>-messages      all sets of files as conversations, each row with its set, its source and its licence
     <name>-clean, -once, -unique, [-decontaminated]          see recipe.py
+    [<name>-numbered]    with what a model finds of each, or a scorer says of it
     [<name>-<set>]       one set of files, where sets have weights
     [-encodable, -chosen]                                    N rows, of those that fit into a row of tokens
     -encoded, -packed    tokens with what the loss counts, a row of one set
@@ -12,8 +13,8 @@ Each step is a dataset that stands by itself; those in brackets only where they 
 
 The laws: a conversation of the files is in a packed row or in a ledger with its reason; weights are shares of the
 tokens, in whole rows, or where N rows are chosen shares of those; without weights everything that stays comes once.
-Where nothing stays, no tag moves. Not covered: who says how good a row is; a column of the files does, or a dataset
-that has been judged.
+Where nothing stays, no tag moves. Not covered: who says how good a row is; a column of the files does, a dataset
+that has been judged, or whoever `numbers` asks.
 """
 
 from __future__ import annotations
@@ -36,16 +37,26 @@ from gristmill.dataops.sft.scores import top
 from gristmill.dataops.sft.sets import encodable, of_set, quotas
 from gristmill.dataops.store import Store
 
-By = Literal["coverage", "top", "bottom", "k_center"]
+By = Literal["coverage", "top", "bottom", "k_center", "ifd", "perplexity", "embedding", "score"]
 Loss = Literal["assistant", "completion"]
 T = TypeVar("T")
 REPLAY = "replay"
+#: What "ifd" and the like are short for: a choice, and the column it goes by, which somebody has to be asked for.
+ASKED: dict[str, tuple[Literal["top", "bottom", "k_center"], str]] = {
+    "ifd": ("top", "ifd"),
+    "perplexity": ("bottom", "perplexity_given_prompt"),
+    "embedding": ("k_center", "embedding"),
+    "score": ("top", "score"),
+}
 
 
 @dataclass(frozen=True)
 class Choice:
     """`rows` rows: those whose prompts cover most n-grams ("coverage", each gain times `column` where one is named),
     with the highest ("top") or lowest ("bottom") number in `column`, or spread out by the vectors in it ("k_center").
+
+    By what a model or a scorer says (ASKED): those whose instruction is of least help, of those where it is of some
+    ("ifd"), with the likeliest answers ("perplexity"), spread out ("embedding"), with the best "score".
     """
 
     rows: int
@@ -55,21 +66,38 @@ class Choice:
     def __post_init__(self) -> None:
         if self.rows < 1:
             raise InputError(f"{self.rows} rows are no choice: choose 1 or more")
-        if self.column is None and self.by != "coverage":
-            raise InputError(f"{self.by} goes by a column of the files: name it")
+        if self.by in ASKED and self.column is not None:
+            raise InputError(f"{self.by} goes by {ASKED[self.by][1]}, not by {self.column}: leave the column out")
+        if self.column is None and self.by not in ("coverage", *ASKED):
+            raise InputError(f"{self.by} goes by a column: name it")
+
+    @property
+    def goes(self) -> tuple[Literal["coverage", "top", "bottom", "k_center"], str | None]:
+        """How, and by which column."""
+        return ASKED.get(self.by, (self.by, self.column))  # type: ignore[arg-type]
 
     @property
     def beside(self) -> dict[str, Literal["number", "vector"]]:
-        """The columns of the files that it goes by."""
-        return {} if self.column is None else {self.column: "vector" if self.by == "k_center" else "number"}
+        """The column that it goes by."""
+        by, column = self.goes
+        return {} if column is None else {column: "vector" if by == "k_center" else "number"}
 
     def op(self, rows: int) -> Op:
         """The op that keeps so many rows."""
-        if self.by == "coverage":
-            return coverage(rows=rows, score=self.column)
-        if self.by == "k_center":
-            return k_center(rows=rows, column=str(self.column))
-        return top(rows=rows, column=str(self.column), highest=self.by == "top")
+        by, column = self.goes
+        if by == "coverage":
+            return coverage(rows=rows, score=column)
+        if by == "k_center":
+            return k_center(rows=rows, column=str(column))
+        return top(rows=rows, column=str(column), highest=by == "top")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Who is asked about clean conversations: `columns` that there are then, and `add`, which adds them."""
+
+    columns: tuple[str, ...]
+    add: Callable[[Dataset], Dataset]
 
 
 @dataclass(frozen=True)
@@ -105,6 +133,7 @@ def sft_set(
     choice: Choice | None = None,
     tokens: int | None = None,
     replay: tuple[Dataset, float] | None = None,
+    numbers: Numbers | None = None,
     seed: int = 1,
     step: Callable[[str, Callable[[], Any]], Any] = directly,
 ) -> SftSet:
@@ -112,7 +141,8 @@ def sft_set(
 
     `chats` are sets of files, or a dataset with `messages`. `languages`, `toxicity`, `benchmarks` and `after` (as
     `earlier`) as in recipe.py. `tokens` are those of the whole set, None for as many as need no conversation twice.
-    `replay` is packed pretraining text of the same tokenizer, and its share of all tokens. `step` runs each stage.
+    `replay` is packed pretraining text of the same tokenizer, and its share of all tokens. `numbers` asks for columns
+    that the choice goes by. `step` runs each stage.
     Raises InputError, also where no row is left.
     """
     check_seq_len(seq_len)
@@ -125,10 +155,11 @@ def sft_set(
         raise InputError(f"a replay share of {replay[1]:g} is outside 0 to 1")
     if REPLAY in weights:
         raise InputError(f"a set of files is called {REPLAY!r}, as the text that is mixed in: give it another name")
+    asked = _asked(choice, numbers)
     if isinstance(chats, Dataset):
         messages = chats
     else:
-        beside = choice.beside if choice is not None else {}
+        beside = choice.beside if choice is not None and not asked else {}
         wanted = [one for one in chats if one.weight != 0]
         messages = step("read", partial(read_sets, store, f"{name}-messages", wanted, beside))
     cleaned = step(
@@ -139,8 +170,11 @@ def sft_set(
         ),
     )  # fmt: skip
     steps = [messages, *cleaned]
-    parts = {of: step(of, partial(store.build, f"{name}-{of}", of_set(name=of), [cleaned[-1]])) for of in weights}
-    parts = parts or {"chats": cleaned[-1]}
+    if asked and numbers is not None:
+        steps.append(step("numbers", partial(numbers.add, cleaned[-1])))
+    good = steps[-1]
+    parts = {of: step(of, partial(store.build, f"{name}-{of}", of_set(name=of), [good])) for of in weights}
+    parts = parts or {"chats": good}
     encoding = encode_chats(chat, max_tokens=seq_len, loss=loss)
     if choice is not None:
         fits = {of: step("fit", partial(_fitting, store, part, encoding)) for of, part in parts.items()}
@@ -167,7 +201,7 @@ def sft_set(
         told = ", ".join(
             f"{reason} {n:,}" for tally in funnel_of(made).values() for reason, n in tally["reasons"].items()
         )
-        raise InputError(f"{name}: no row is left to train on ({told or 'the files hold none'})")
+        raise InputError(f"{name}: no row is left to train on ({told or 'there is none'})")
     if not mixed:
         return made
     shares = weights if choice is None else {}
@@ -189,6 +223,20 @@ def _weights(chats: Sequence[ChatSet] | Dataset) -> dict[str, float]:
         raise InputError(f"weights are {given}: they are numbers from 0 on, one at least above it")
     weighed = {of: weight for of, weight in given.items() if weight > 0}
     return weighed if len(weighed) > 1 else {}
+
+
+def _asked(choice: Choice | None, numbers: Numbers | None) -> bool:
+    """Whether the choice goes by what somebody is asked for. Raises InputError where nobody is, or for nothing."""
+    by, column = ("nothing", None) if choice is None else choice.goes
+    if numbers is not None and column not in numbers.columns:
+        raise InputError(
+            f"the choice goes by {column or by}, and who is asked tells {', '.join(numbers.columns)}: choose by one of "
+            "these, or ask nobody"
+        )
+    if numbers is None and choice is not None and choice.by in ASKED:
+        who = "a scorer" if choice.by == "score" else "a model"
+        raise InputError(f"a choice by {choice.by} needs {who} that is asked for it: name one")
+    return numbers is not None
 
 
 def _fitting(store: Store, part: Dataset, encoding: Op) -> Dataset:

@@ -7,8 +7,8 @@ op "sft.texts" gives each conversation the columns that the text ops of this pro
     prompt      what the user says, all turns: near-duplicates of prompts, verifiers
     response    what the assistant says, all turns, without thoughts and calls: verifiers, perplexity
 
-The law: the texts follow from the messages alone, and `messages` stays as it was. Not covered: system messages are in
-`text` only, for one system message in every row would make all rows alike.
+The law: the texts follow from the messages alone, whatever columns of these names were there, and `messages` stays as
+it was. Not covered: system messages are in `text` only, for one system message in every row would make all rows alike.
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ def texts(frame: pl.DataFrame) -> pl.DataFrame:
     """Add `text`, `prompt` and `response` (String, "" where nobody says anything), turns parted by an empty line, and
     `turns`, how many the assistant has (UInt32).
 
-    Raises InputError without a column `messages`, and where one of these columns is there already.
+    What a row had under these names (a distilled one its response, a task its prompt) stands in the dataset before.
+    Raises InputError without a column `messages`.
     """
-    taken = [name for name in (*_ADDED, "turns") if name in frame.columns]
-    if taken:
-        raise InputError(f"sft.texts: there is a column {taken[0]!r} already: drop it, or clean the messages first")
     said = turns(frame).with_columns(
         all=pl.concat_str("reasoning_content", "content", "tool_calls", separator="\n", ignore_nulls=True)
     )
@@ -46,7 +44,7 @@ def texts(frame: pl.DataFrame) -> pl.DataFrame:
     found = frame.select(row=pl.int_range(pl.len(), dtype=pl.UInt32)).join(
         by_row, on="row", how="left", maintain_order="left"
     )
-    return frame.hstack(found.select(pl.col(_ADDED).fill_null(""), pl.col("turns").fill_null(0)))
+    return frame.with_columns(found.select(pl.col(_ADDED).fill_null(""), pl.col("turns").fill_null(0)))
 
 
 def turns(frame: pl.DataFrame) -> pl.DataFrame:

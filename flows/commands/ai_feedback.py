@@ -90,7 +90,8 @@ def told(result: Mapping[str, Any]) -> str:
     if result["between"] is not None:
         lines += [f"judges agree on {result['between']['agree']:.0%} of {result['between']['pairs']:,} pairs", ""]
     names = " ".join(item["name"] for item in result["judged"])
-    return "\n".join([*lines, f"gristmill build-preferences {names}"])
+    none = "nothing could be judged, so there is nothing to make preferences of: the reasons stand above"
+    return "\n".join([*lines, none if result["status"] else f"gristmill build-preferences {names}"])
 
 
 def of_judge(item: Mapping[str, Any]) -> list[str]:

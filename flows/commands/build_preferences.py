@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, get_args
 
-from gristmill.flows.commands.common import REFERENCE, Result, folder_name, funnel, positive, table
+from gristmill.flows.commands.common import REFERENCE, Result, folder_name, funnel, plain, positive, table
 
 HELP = "Make preference pairs or thumbs of judgements, from files or datasets: with raters' quality and a report."
 _TRAIN = {"pairs": "preference", "thumbs": "preference --set loss=kto"}
@@ -90,15 +90,21 @@ def _train(options: argparse.Namespace) -> str:
 
 
 def _text(result: dict[str, Any]) -> str:
-    lines = [funnel(result["counts"]), ""]
+    lines = [funnel(result["counts"]), *_lost(result["examples"]), ""]
     for family, found in result["raters"].items():
         lines += [_agreement(family, found["agreement"]), *_raters(found), ""]
     rows = [["", "dataset", "rows"]]
     rows += [[part, f"{one['name']}:{one['key'][:12]}", f"{one['rows']:,}"] for part, one in result["datasets"].items()]
     lines += [table(rows, right=(2,)), ""]
     lines += [line for line in (_noise(result.get("noise")), _policy(result.get("policy"))) if line]
-    lines += [f"report: {result['report']}", *([result["train"]] if "train" in result else [])]
+    lines += [f"report: {result['report']}", result.get("train", "for training, encode them: give --tokenizer")]
     return "\n".join(lines)
+
+
+def _lost(examples: list[dict[str, str]]) -> list[str]:
+    """Records of files that made no judgement, one of each reason."""
+    rows = [[one["reason"], one["file"], str(plain(one["why"]))] for one in examples]
+    return ["", "no judgement, one of each reason:", table(rows)] if rows else []
 
 
 def _agreement(family: str, found: dict[str, Any]) -> str:

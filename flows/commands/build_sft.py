@@ -56,11 +56,22 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--select", type=positive, metavar="N", help="keep N good ones")
     command.add_argument(
-        "--by", choices=["coverage", "top", "bottom", "k_center"], default="coverage",
-        help="which: prompts that cover most (default); the highest or lowest --column; the farthest apart by it",
+        "--by", default="coverage",
+        choices=["coverage", "top", "bottom", "k_center", "ifd", "perplexity", "embedding", "score"],
+        help="which: prompts that cover most (default); the highest or lowest --column; the farthest apart by it; by "
+        "--model those whose answers follow least from their instruction (ifd), are likeliest after it (perplexity), "
+        "or are farthest apart (embedding); by --scorer those with the best score",
     )  # fmt: skip
     command.add_argument(
-        "--column", metavar="NAME", help="of the files: a score, or for k_center a vector; for coverage a factor"
+        "--column", metavar="NAME",
+        help="of the files, or of what --model or --scorer finds: a score, or for k_center a vector; for coverage a "
+        "factor",
+    )  # fmt: skip
+    command.add_argument(
+        "--model", metavar="REF", help="a language model that is asked for perplexities, IFD or embeddings to choose by"
+    )
+    command.add_argument(
+        "--scorer", metavar="JSON|FILE", help="a judge, a reward model or a verifier to choose by, as in from-scores"
     )
     command.add_argument("--tokens", type=positive, metavar="N", help="of the whole set (default: every chat once)")
     command.add_argument(
@@ -93,8 +104,9 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     from gristmill.flows.progress import draw
     from gristmill.flows.sets.sft import built
 
-    if options.select is None and (options.by != "coverage" or options.column is not None):
-        raise InputError("--by and --column are of --select N: say how many to keep")
+    chosen = [options.column, options.model, options.scorer]
+    if options.select is None and (options.by != "coverage" or any(item is not None for item in chosen)):
+        raise InputError("--by, --column, --model and --scorer are of --select N: say how many to keep")
     store = open_store(settings)
     chats = _chats(options, store)
     formats = []
@@ -107,7 +119,8 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
             seq_len=settings.get("seq_len"), loss=options.loss, languages=options.languages,
             toxicity=options.toxicity, after=options.after, benchmarks=options.benchmark,
             choice=None if options.select is None else Choice(options.select, options.by, options.column),
-            tokens=options.tokens, replay=options.replay, seed=options.seed,
+            model=options.model, scorer=options.scorer, tokens=options.tokens, replay=options.replay,
+            seed=options.seed,
         )  # fmt: skip
     steps = [store.get(f"{item['name']}:{item['key']}") for item in result["datasets"]]
     examples = [] if isinstance(chats, str) else [one for step in steps for one in examples_of(step, steps[0])]

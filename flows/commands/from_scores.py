@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gristmill.dataops.dataset import Dataset, InputError
@@ -95,15 +94,13 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
         "counts": made.manifest["counts"],
         "collapse": {"name": alarm.name, "key": alarm.key, **alarm.manifest["stats"]},
         **(_rates(made) if options.make == "rates" else {}),
-        "next": _next(made, options.make),
+        "next": _next(made, options),
     }
     return result, _text(result)
 
 
 def _by(options: argparse.Namespace, settings: dict[str, Any]) -> By:
-    from gristmill.flows.sets.scored import by_rows, by_scorer, by_verifier
-    from gristmill.flows.train import resolved
-    from gristmill.training.scoring import Scorer
+    from gristmill.flows.sets.scored import by_json, by_rows, by_verifier
 
     of_verifiers = [name for name in ("set", "model", "engine", "constitution", "unsafe") if getattr(options, name)]
     if options.verifier is not None:
@@ -114,24 +111,7 @@ def _by(options: argparse.Namespace, settings: dict[str, Any]) -> By:
         raise InputError(f"--{of_verifiers[0]} is of a verifier: name it with --verifier")
     if options.scorer is None:
         return by_rows()
-    told = _scorer(options.scorer)
-    try:
-        scorer = Scorer(**resolved(open_store(settings), told))
-    except TypeError as error:
-        raise InputError(
-            f'--scorer: {error}; write {{"name": ..., "call": "MODULE:FUNCTION", "settings": {{}}}}'
-        ) from None
-    return by_scorer(scorer)
-
-
-def _scorer(text: str) -> dict[str, Any]:
-    try:
-        told = json.loads(text if text.lstrip().startswith("{") else Path(text).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"--scorer {text[:80]}: neither JSON nor a file of it: {error}") from None
-    if not isinstance(told, dict):
-        raise InputError(f"--scorer {text[:80]}: an object is wanted, this is a {type(told).__name__}")
-    return told
+    return by_json(open_store(settings), options.scorer)
 
 
 def _rates(made: Dataset) -> dict[str, Any]:
@@ -143,14 +123,19 @@ def _rates(made: Dataset) -> dict[str, Any]:
     return {"pass_rates": {f"{n / 10:.1f}": rows for n, rows in found.rows()}}
 
 
-def _next(made: Dataset, make: str) -> str:
+def _next(made: Dataset, options: argparse.Namespace) -> str:
+    make = options.make
     if make == "judgements":
         return f"gristmill build-preferences {made.name}@latest"
     if make == "rates":
-        rewards = [{"name": "own", "call": "gristmill.flows.sets.scored:own"}]
-        asked = f" --set 'rewards={json.dumps(rewards)}'" if "verifier" in made.schema().names else ""
+        rewards: list[dict[str, Any]] = [{"name": "own", "call": "gristmill.flows.sets.scored:own"}]
+        if options.verifier is not None:
+            settings = {"verifier": options.verifier}
+            rewards = [{"name": options.verifier, "call": "gristmill.flows.scoring:verifier", "settings": settings}]
+        known = options.verifier is not None or "verifier" in made.schema().names
+        asked = f" --set 'rewards={json.dumps(rewards)}'" if known else ""
         return f"gristmill train rl --data {made.name}@latest --start MODEL{asked}"
-    return f"gristmill export {made.name}@latest --to FOLDER --format jsonl"
+    return f"gristmill build-sft {made.name} --tokenizer MODEL --name NAME"
 
 
 def _text(result: dict[str, Any]) -> str:

@@ -76,4 +76,6 @@ def _text(result: dict[str, Any]) -> str:
     sft, judged = result["datasets"]["sft"], result["datasets"]["judged"]
     lines.append(f"{sft['name']}:{sft['key'][:12]}  {sft['rows']:,} rows to learn from")
     lines.append(f"{judged['name']}:{judged['key'][:12]}  {judged['rows']:,} judgements")
+    if not sft["rows"]:
+        lines += ["", "no revision is left: the table says why (of those cut, --max-tokens was the end)"]
     return "\n".join(lines)

@@ -11,6 +11,8 @@ from gristmill.dataops.dataset import InputError
 from gristmill.flows.commands.common import CUT, REFERENCE, Result, open_store, positive
 
 HELP = "Run a training step on datasets of the root and publish what it makes."
+_ONE = ("generate", "logprobs", "describe")  # steps that read one dataset
+_ASKED = ("generate", "logprobs", "describe", "evaluate")  # steps whose checkpoint is asked, not trained
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -26,7 +28,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", action="append", metavar="REF[=WEIGHT]", help=f"what to read: {REFERENCE}; repeatable"
     )
-    command.add_argument("--start", metavar="REF", help="the checkpoint to go on from")
+    command.add_argument("--start", metavar="REF", help="the checkpoint to go on from, or that is asked")
     command.add_argument("--tokenizer", metavar="REF", help="a chat tokenizer, where the checkpoint has none")
     command.add_argument("--validation", action="append", metavar="REF", help="held-out data; repeatable")
     command.add_argument("--name", help="what to call the result")
@@ -51,10 +53,13 @@ def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     store = open_store(settings)
     spec = _read(options.spec) if options.spec else {}
     if options.data:
-        spec["data"] = [_weighted(item) for item in options.data]
-    for field in ("start", "tokenizer"):
-        if getattr(options, field) is not None:
-            spec[field] = {"dataset": getattr(options, field)}
+        data = [_weighted(item) for item in options.data]
+        if options.step in _ONE and (len(data) > 1 or "weight" in data[0]):
+            raise InputError(f"--data {' '.join(options.data)}: {options.step} reads one dataset, without a weight")
+        spec["data"] = data[0] if options.step in _ONE else data
+    for field, given in (("start", options.start), ("tokenizer", options.tokenizer)):
+        if given is not None:
+            spec["model" if field == "start" and options.step in _ASKED else field] = {"dataset": given}
     if options.validation:
         spec["validation"] = [{"dataset": item} for item in options.validation]
     if options.name is not None:

@@ -14,9 +14,7 @@ The laws: every answer is a row or in the ledger with a reason; what could not b
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -26,8 +24,8 @@ from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.op import Split, ledger, op
 from gristmill.dataops.store import Store
 from gristmill.flows.sets.engines import sample
-from gristmill.flows.sets.judging import OUTAGE, message
-from gristmill.flows.sets.scored import By, Said, scored
+from gristmill.flows.sets.judging import message
+from gristmill.flows.sets.scored import By, scored
 
 #: What of the step that generated says how the teacher was asked.
 _SAMPLING = ("samples", "max_tokens", "temperature", "seed")
@@ -103,8 +101,7 @@ def distill(
         )  # fmt: skip
     built = {"answers": answers}
     if by is not None:
-        up = dataclasses.replace(by, scoring=functools.partial(_up, by.scoring))
-        built["scored"] = scored(store, answers, up, name=f"{name}-scored")
+        built["scored"] = scored(store, answers, by, name=f"{name}-scored")
     asked = answers.manifest["ops"][0]
     if asked["name"] != "generate":
         raise InputError(f"{answers.name} does not say who answered: name what `gristmill train generate` made")
@@ -112,11 +109,3 @@ def distill(
     learning = learn(teacher=asked["params"]["engine"], sampling=sampling, at_least=least)
     built["sft"] = store.build(name, learning, [built.get("scored", answers)])
     return built
-
-
-def _up(scoring: Any, rows: Sequence[Mapping[str, Any]], responses: Sequence[str]) -> Said:
-    """The scores, unless the judge could not be reached for one of them: that would be a row lost."""
-    found: Said = list(scoring(rows, responses))
-    if any(reason == OUTAGE for _, reason, _ in found):
-        raise OSError("the judge went away: put that right, then run the same again; the answers are kept")
-    return found

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def engine_fields(store: Store, who: str) -> dict[str, Any]:
             raise InputError(f"{who[:60]}: no JSON object of an engine: {error}") from None
         reference = told.pop("dataset", None)
         engine = vars(settings_of(told))
-        fields: dict[str, Any] = {"engine": {name: value for name, value in engine.items() if value is not None}}
-        return fields if reference is None else fields | {"model": _named(store, reference)}
+        found: dict[str, Any] = {"engine": {name: value for name, value in engine.items() if value is not None}}
+        return found if reference is None else found | {"model": _named(store, reference)}
     if "://" in who:
         url, _, model = who.partition("#")
         return {"engine": {"kind": "server", "url": url, **({"model": model} if model else {})}}
@@ -45,10 +46,10 @@ def engine_fields(store: Store, who: str) -> dict[str, Any]:
 
 def settings_of(told: Mapping[str, Any]) -> EngineSettings:
     """Settings out of their fields. Raises InputError."""
-    try:
-        return EngineSettings(**told)
-    except TypeError as error:
-        raise InputError(f"engine: {error}") from None
+    known = [item.name for item in fields(EngineSettings)]
+    if unknown := [name for name in told if name not in known]:
+        raise InputError(f"engine: no field {', '.join(unknown)}; there are: {', '.join(known)}")
+    return EngineSettings(**told)
 
 
 def _named(store: Store, reference: str) -> dict[str, str]:
@@ -61,7 +62,12 @@ def _named(store: Store, reference: str) -> dict[str, str]:
 def prompts_of(store: Store, given: str, name: str) -> Dataset:
     """The rows of a file with a column `prompt`, read as `name`, or a dataset of the root. Raises InputError."""
     if "://" in given or Path(given).exists():
-        return read_files(store, name, [given], "tasks")
+        made = read_files(store, name, [given], "tasks")
+        if not made.rows:
+            gone = made.ledger().select("warc", "evidence").head(1).collect().rows()
+            why = f"in {gone[0][0]} {gone[0][1]}" if gone else "it is empty"
+            raise InputError(f"{given}: no row has a prompt; {why}")
+        return made
     return store.get(given)
 
 

@@ -38,7 +38,7 @@ from gristmill.dataops.decontam.policies import drop
 from gristmill.dataops.executor import InProcess, LocalPool
 from gristmill.dataops.mix.holdout import holdout as hold_out
 from gristmill.dataops.noise.confident import drop_noisy
-from gristmill.dataops.preferences.gather import gather
+from gristmill.dataops.preferences.gather import examples, gather
 from gristmill.dataops.preferences.imports import Format, read_judgements
 from gristmill.dataops.preferences.liked import make_thumbs
 from gristmill.dataops.preferences.pairs import Policy, make_pairs
@@ -153,6 +153,8 @@ def _some(made: Dataset, of: str, kind: str) -> None:
         )
     elif set(reasons) == {"other_aspect"}:
         hint = ": they rate aspects alone; name those that count as `aspects`"
+    elif found := examples([made]):
+        hint = f"; in {found[0]['file']} {found[0]['why']}"
     raise InputError(f"{made.name}: none of {taken:,} {of} makes {kind} ({lost or 'there is none'}){hint}")
 
 
@@ -194,7 +196,7 @@ def judgements_of(
                 raise InputError(f"{option} is of files, and only datasets are given: leave it out")
         return datasets
     read = read_judgements(store, f"{name}-read", files, format, rater=rater, fields=fields)
-    _some(read, "records", "judgements")
+    _some(read, f"records of format {format}", "judgements")
     return [read, *datasets]
 
 
@@ -237,6 +239,7 @@ def build(
         "kind": kind,
         "rows": built.get("encoded", rows).rows,
         "datasets": {part: _row(item) for part, item in built.items()},
+        "examples": examples(read),
         "counts": _counts(read, built.get("encoded", rows)),
         "raters": step("raters", lambda: standing(built["latest"])),
         "report": str(page),

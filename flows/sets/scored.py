@@ -6,9 +6,10 @@
     pairs = store.build("pairs-read", make_pairs(policy="best_worst"), [judged])
     from_scores(store, scores, "rates", name="curriculum", at_least=1.0)
 
-The laws: what could not be judged has a null score and its reason, and stays in the scored dataset; a verifier's task
-is probed before its responses are judged (verifiers/probes.py), so that a gold answer which fails its own verifier
-makes no right answer wrong. What is made of the scores keeps the laws of dataops/tasks/scored.py.
+The laws: what could not be judged has a null score and its reason, and stays in the scored dataset; where who scores
+was away nothing is published, and the same call asks again (outage.py); a verifier's task is probed before its
+responses are judged (verifiers/probes.py), so that a gold answer which fails its own verifier makes no right answer
+wrong. What is made of the scores keeps the laws of dataops/tasks/scored.py.
 
 Not covered: scorers that draw lots; their scores are published once, and taken from there.
 """
@@ -17,8 +18,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from gristmill.dataops.dataset import Dataset, InputError
@@ -27,19 +29,20 @@ from gristmill.dataops.store import Store
 from gristmill.dataops.tasks.collapse import LIMIT, collapse
 from gristmill.dataops.tasks.probe import asked
 from gristmill.dataops.tasks.scored import ADDED, Scoring, accepted, best, judgements, rates, scores_add
+from gristmill.flows.sets.outage import reached
+from gristmill.flows.train import resolved
 from gristmill.training.evaluation.texts import distinct, words
 from gristmill.training.online.rewards import identity
 from gristmill.training.scoring import Score, Scorer, open_scorer
 from gristmill.training.scoring import Scoring as Opened
 from gristmill.verifiers.probes import probed
+from gristmill.verifiers.verdict import Verdict
 from gristmill.verifiers.verifier import Verifier, find, load
 
 Make = Literal["judgements", "best", "rejection", "rates"]
 Said = list[tuple[float | None, str, str]]
 #: The call of a scorer that is a verifier, which is asked as one.
 _VERIFIER = "gristmill.flows.scoring:verifier"
-#: Reasons that say the scorer itself is gone.
-_GONE = ("scorer_failed", "verifier_failed")
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,51 @@ def by_scorer(scorer: Scorer) -> By:
     return By({"scorer": known}, functools.partial(_by_scorer, scorer), None, False)
 
 
+def by_json(store: Store, given: str) -> By:
+    """A scorer in a spec's words: JSON, or a file of it; {"dataset": REFERENCE} is filled in. Raises InputError."""
+    try:
+        told = json.loads(given if given.lstrip().startswith("{") else Path(given).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"--scorer {given[:80]}: neither JSON nor a file of it: {error}") from None
+    if not isinstance(told, dict):
+        raise InputError(f"--scorer {given[:80]}: an object is wanted, this is a {type(told).__name__}")
+    try:
+        scorer = Scorer(**resolved(store, told))
+    except TypeError as error:
+        raise InputError(
+            f'--scorer: {error}; write {{"name": ..., "call": "MODULE:FUNCTION", "settings": {{}}}}'
+        ) from None
+    return by_scorer(scorer)
+
+
 def _by_verifier(verifier: Verifier, rows: Sequence[Mapping[str, Any]], responses: Sequence[str]) -> Said:
-    told = probed(verifier, [_row(row, said) for row, said in zip(rows, responses, strict=True)])
+    told = _verdicts(verifier, rows, responses)
+    reached(verifier.name, [(one.score, one.reason, one.evidence) for one in told])
+    return _signed(verifier, told)
+
+
+def _as_they_are(verifier: Verifier, rows: Sequence[Mapping[str, Any]], responses: Sequence[str]) -> Said:
+    return _signed(verifier, _verdicts(verifier, rows, responses))
+
+
+def _verdicts(verifier: Verifier, rows: Sequence[Mapping[str, Any]], responses: Sequence[str]) -> list[Verdict]:
+    return probed(verifier, [_row(row, said) for row, said in zip(rows, responses, strict=True)])
+
+
+def _signed(verifier: Verifier, told: Sequence[Verdict]) -> Said:
     return [(one.score, one.reason, f"{verifier.name}/{verifier.version}") for one in told]
 
 
-def _by_rows(rows: Sequence[Mapping[str, Any]], responses: Sequence[str]) -> Said:
+def _by_rows(
+    rows: Sequence[Mapping[str, Any]], responses: Sequence[str], ask: Callable[..., Said] = _by_verifier
+) -> Said:
     places: dict[str, list[int]] = {}
     for n, row in enumerate(rows):
         places.setdefault(row.get("verifier") or "", []).append(n)
     found: Said = [(None, "no_verifier", "")] * len(rows)
     for text, mine in places.items():
         if text:
-            told = _by_verifier(_loaded(text), [rows[n] for n in mine], [responses[n] for n in mine])
+            told = ask(_loaded(text), [rows[n] for n in mine], [responses[n] for n in mine])
             for n, one in zip(mine, told, strict=True):
                 found[n] = one
     return found
@@ -98,8 +133,7 @@ def _by_rows(rows: Sequence[Mapping[str, Any]], responses: Sequence[str]) -> Sai
 
 def _by_scorer(scorer: Scorer, rows: Sequence[Mapping[str, Any]], responses: Sequence[str]) -> Said:
     told = _opened(json.dumps(asdict(scorer)))(rows, responses)
-    if told and all(one.score is None and one.reason.startswith(_GONE) for one in told):
-        raise OSError(f"scorer {scorer.name} is gone: {told[0].reason}. Put that right, then run the same again")
+    reached(f"scorer {scorer.name}", [(one.score, one.reason, {}) for one in told])
     return [(one.score, one.reason, scorer.name) for one in told]
 
 
@@ -111,10 +145,11 @@ def _row(row: Mapping[str, Any], response: str) -> dict[str, Any]:
 
 def own() -> Opened:
     """A scorer for training and evaluation that asks each task's own verifier (its column `verifier`): tasks of several
-    kinds in one run. {"name": "own", "call": "gristmill.flows.sets.scored:own"}"""
+    kinds in one run; what an outage leaves without a score the run itself weighs.
+    {"name": "own", "call": "gristmill.flows.sets.scored:own"}"""
 
     def score(rows: Sequence[Mapping[str, Any]], responses: Sequence[str]) -> list[Score]:
-        return [Score(score, reason) for score, reason, _ in _by_rows(rows, responses)]
+        return [Score(score, reason) for score, reason, _ in _by_rows(rows, responses, _as_they_are)]
 
     return score
 
@@ -137,11 +172,9 @@ def scored(store: Store, responses: Dataset, by: By, *, name: str | None = None)
     names = responses.schema().names
     wanted = ["id", "prompt", "response", *(["verifier"] if "rows" in by.identity else [])]
     if missing := [item for item in wanted if item not in names]:
-        more = "; name a verifier or a scorer" if missing == ["verifier"] else ""
-        raise InputError(
-            f"{responses.name} has no column {missing[0]!r}: it holds no responses to score{more} "
-            f"(it has {', '.join(names)})"
-        )
+        what = "its rows do not say who scores them: name a verifier or a scorer"
+        what = what if missing == ["verifier"] else "it holds no responses to score"
+        raise InputError(f"{responses.name} has no column {missing[0]!r}: {what} (it has {', '.join(names)})")
     if taken := [item for item in ("task", "score", "score_reason", "scorer") if item in names]:
         raise InputError(f"{responses.name} has a column {taken[0]!r}, which scoring makes: it may be scored already")
     own = Store(store.root, store.executor if by.spread else InProcess(), store.progress)

@@ -23,10 +23,12 @@ from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.executor import InProcess, LocalPool
 from gristmill.dataops.mix.mixture import epochs
 from gristmill.dataops.report.chats import write_style
-from gristmill.dataops.sft.build import REPLAY, Choice, Loss, SftSet, directly, funnel_of, sft_set
+from gristmill.dataops.sft.build import REPLAY, Choice, Loss, Numbers, SftSet, directly, funnel_of, sft_set
 from gristmill.dataops.store import Store
 from gristmill.dataops.tokens import seq_len_of
 from gristmill.flows.progress import draw
+from gristmill.flows.sets.describing import by_model, by_scores
+from gristmill.flows.sets.scored import by_json
 
 SEQ_LEN = 4096
 
@@ -72,6 +74,32 @@ def style(store: Store, made: SftSet) -> tuple[Path, list[str]]:
     return page, json.loads(numbers.read_text())["warnings"]
 
 
+def asked(
+    store: Store, chat: Dataset, choice: Choice | None, model: str | None, scorer: str | None, name: str
+) -> Numbers | None:
+    """Who is asked for what the choice goes by: a model, or a scorer (JSON, or a file of it). Raises InputError."""
+    if model is None and scorer is None:
+        return None
+    if choice is None:
+        raise InputError("a model or a scorer is asked for a choice: say how many rows to keep, and by what")
+    if model is None:
+        return by_scores(store, by_json(store, str(scorer)), name=name)
+    if scorer is not None:
+        raise InputError("a model and a scorer are both asked for a choice: name one of them")
+    return by_model(store, model, chat, choice, name=name)
+
+
+def _talks(store: Store, reference: str) -> Dataset:
+    """A dataset of chats by its reference. Raises InputError for one that holds none."""
+    found = store.get(reference)
+    if found.kind not in ("rows", "view"):
+        raise InputError(f"{reference} is of kind {found.kind} and holds no chats")
+    names = found.schema().names if found.rows else ["messages"]
+    if "messages" not in names:
+        raise InputError(f"{reference} holds no chats: it has no column `messages`, but {', '.join(names)}")
+    return found
+
+
 def built(
     store: Store,
     chats: Sequence[ChatSet] | str,
@@ -82,11 +110,15 @@ def built(
     toxicity: tuple[str, float] | None = None,
     after: Sequence[str] = (),
     replay: tuple[str, float] | None = None,
+    name: str = "chats",
+    choice: Choice | None = None,
+    model: str | None = None,
+    scorer: str | None = None,
     step: Callable[[str, Callable[[], Any]], Any] = directly,
     **rest: Any,
 ) -> dict[str, Any]:
     """`sft_set` with datasets by reference, its style report and its summary. Without `seq_len`, rows are as long as
-    those of the replay. Where it fails, no tag has moved."""
+    those of the replay; `model` or `scorer` is asked for what the choice goes by. Where it fails, no tag has moved."""
     with store.tags_kept():
         chat = speaker(store, tokenizer, template)
         again = None if replay is None else (store.get(replay[0]), replay[1])
@@ -96,9 +128,12 @@ def built(
             seq_len = SEQ_LEN if again is None else seq_len_of(again[0])
         made = sft_set(
             store,
-            store.get(chats) if isinstance(chats, str) else chats,
+            _talks(store, chats) if isinstance(chats, str) else chats,
             chat,
+            name=name,
             seq_len=seq_len,
+            choice=choice,
+            numbers=asked(store, chat, choice, model, scorer, name),
             toxicity=None if toxicity is None else (store.get(toxicity[0]), toxicity[1]),
             after=[store.get(reference) for reference in after],
             replay=again,
@@ -124,6 +159,8 @@ def build_sft(
     after: list[str] | None = None,
     benchmarks: list[str] | None = None,
     choice: Choice | None = None,
+    model: str | None = None,
+    scorer: str | None = None,
     tokens: int | None = None,
     replay: tuple[str, float] | None = None,
     seed: int = 1,
@@ -139,8 +176,8 @@ def build_sft(
         store = Store(Path(root), InProcess() if pool.workers == 1 else pool, draw)
         told = built(
             store, chats, tokenizer, name=name, template=template, seq_len=seq_len, loss=loss, languages=languages,
-            toxicity=toxicity, after=after or (), benchmarks=benchmarks or (), choice=choice, tokens=tokens,
-            replay=replay, seed=seed, step=step,
+            toxicity=toxicity, after=after or (), benchmarks=benchmarks or (), choice=choice, model=model,
+            scorer=scorer, tokens=tokens, replay=replay, seed=seed, step=step,
         )  # fmt: skip
     create_link_artifact(key="style-report", link=Path(told["style"]).resolve().as_uri(), link_text="Style report")
     rows = [{"op": op, **{k: tally[k] for k in ("in", "kept", "dropped")}} for op, tally in told["counts"].items()]

@@ -22,6 +22,7 @@ from gristmill.dataops.executor import InProcess
 from gristmill.dataops.store import Store
 from gristmill.dataops.tasks.probe import Probed, probe, unique
 from gristmill.dataops.tasks.read import check_columns, read_tasks
+from gristmill.flows.sets.outage import reached
 from gristmill.verifiers.probes import empty_must_fail, gold_must_pass
 from gristmill.verifiers.verdict import Verdict
 from gristmill.verifiers.verifier import Row, Verifier
@@ -72,6 +73,8 @@ def probed(verifier: Verifier, rows: Sequence[Row]) -> list[Probed]:
         told = [rows[i] for i in left]
         golds = gold_must_pass(leaf, told)
         empties = empty_must_fail(leaf, told) if leaf.empty_fails else [None] * len(told)
+        for verdicts in (golds, empties):
+            reached(leaf.name, [(one.score, one.reason, one.evidence) for one in verdicts if one is not None])
         for i, gold, empty in zip(left, golds, empties, strict=True):
             found[i] = _found(leaf, gold, empty, found[i].gold)
     return found

@@ -135,7 +135,7 @@ def read_recipe(path: str | Path) -> Recipe:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: no recipe can be read: {error}") from None
+        raise InputError(f"{path}: no recipe can be read: {' '.join(str(error).split())}") from None
     if not isinstance(found, Mapping):
         raise InputError(f"{path}: a recipe is an object with fields such as model, stages, evaluation")
     made = made_of(found, str(path))

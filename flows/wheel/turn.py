@@ -105,8 +105,11 @@ def _aligned(store: Store, db: Database, found: Alignment, step: Step, gpu: Gpu)
     made = Made(store.get(found.start))
 
     def held(name: str, work: Callable[[], Any]) -> Any:
-        with gpu():
-            return step(name, work)
+        def holding() -> Any:
+            with gpu():
+                return work()
+
+        return step(name, holding)
 
     try:
         recipe = unpinned(found.recipe)

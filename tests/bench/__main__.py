@@ -6,7 +6,7 @@ usage: python -m tests.bench [NAME ...]    names: crawl_to_tokens extraction ove
                                                   rethresholding lid maths programs sandbox
                                                   instructions forms safety judging merging chats
                                                   reading_shards preferring online replying perplexities
-                                                  near_prompts
+                                                  near_prompts feedback_api
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tests.bench import (
     engines,
     evaluate,
     export,
+    feedback,
     instructions,
     judge,
     learned,
@@ -86,6 +87,7 @@ BENCHES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "online": rl.online,
     "replying": engines.replying,
     "perplexities": evaluate.perplexity,
+    "feedback_api": feedback.feedback_api,
 }
 
 

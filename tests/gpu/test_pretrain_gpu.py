@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from packed import chain, pack
 
 from gristmill.dataops.dataset import Dataset, InputError
-from gristmill.training.loop import Budget, Kept, optimizer_of, speed, train
 from gristmill.training.model import Objective, Piece, Shape, build, configuration, logits, losses
 from gristmill.training.plan.chips import chip
 from gristmill.training.plan.shape import Shape as PlanShape
 from gristmill.training.pretraining.attention import attend, boundaries
+from gristmill.training.pretraining.loop import Budget, Kept, optimizer_of, speed, train
 from gristmill.training.pretraining.parallel import Peers
 from gristmill.training.schedule import Optimiser
 from gristmill.training.shards import Shards

@@ -1,7 +1,7 @@
-"""What a generating step has so far, chunk by chunk in files, so that none of it is generated again.
+"""What a step that asks a model about row after row has so far, chunk by chunk in files: none of it is asked again.
 
-A file is named by the number of its first prompt and of the prompt after its last, so that chunks of another size go on
-from those that stand. The law: a chunk is whole or not there.
+A file is named by the number of its first prompt (or row) and of the one after its last, so that chunks of another size
+go on from those that stand. The law: a chunk is whole or not there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def span(file: Path) -> tuple[int, int]:
 
 
 def kept(folder: Path, samples: int) -> dict[int, Path]:
-    """The chunks that stand, by their first prompt. One that cannot be read is removed, and so generated again."""
+    """The chunks that stand, by their first prompt. One that cannot be read is removed, and so made again."""
     found: dict[int, Path] = {}
     for file in sorted(folder.glob("*.arrow")):
         start, until = span(file)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gristmill.dataops.dataset import InputError
 from gristmill.training.shards import IGNORED
 
 PIECE = 256  # tokens whose logits are there at once
@@ -59,6 +60,15 @@ class Reader:
             return self._logits(tokens, positions)
         return self.model.base_model(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
 
+    @torch.inference_mode()
+    def states(self, tokens: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The last hidden states, [rows, tokens, width], and `hidden`: the same tensor where the output layer is a
+        plain one. Raises InputError for a model that tells no states."""
+        if self.model.base_model is self.model:
+            raise InputError(f"{type(self.model).__name__} tells no hidden states: take a model that has a base model")
+        states = self.model.base_model(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
+        return states, states if self._head is not None else self._logits(tokens, positions)
+
     def _logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         # Only without a cache does transformers keep documents apart.
         return self.model(input_ids=tokens, position_ids=positions, use_cache=False).logits
@@ -86,26 +96,42 @@ def read(
     model: Reader, tokens: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor, reference: Reader | None = None
 ) -> Sums:
     """Sums over the labels that are not -100, row by row; int64 [rows, tokens], position 0 starts a document."""
-    device = model.device
-    tokens, positions, labels = (item.to(device) for item in (tokens, positions, labels))
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+    tokens, positions, labels = (item.to(model.device) for item in (tokens, positions, labels))
     wanted = labels != IGNORED
-    rows, targets = wanted.nonzero()[:, 0], labels[wanted]
-    with autocast:
+    with autocast(model):
         ours = model.hidden(tokens, positions)[wanted]
         theirs = None if reference is None else reference.hidden(tokens, positions)[wanted]
+    return sums(model, ours, labels, reference, theirs)
+
+
+def autocast(model: Reader) -> torch.autocast:
+    """bfloat16 on a GPU, what the weights are on a CPU."""
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=model.device.type == "cuda")
+
+
+@torch.inference_mode()
+def sums(
+    model: Reader,
+    ours: torch.Tensor,
+    labels: torch.Tensor,
+    reference: Reader | None = None,
+    theirs: torch.Tensor | None = None,
+) -> Sums:
+    """The same, where `hidden` told already at each label that is not -100, row by row; `theirs` of a reference."""
+    wanted = labels != IGNORED
+    rows, targets = wanted.nonzero()[:, 0], labels[wanted]
     names = COLUMNS[:2] if theirs is None else COLUMNS
-    sums = torch.zeros(len(names), len(tokens), dtype=torch.float64, device=device)
+    found = torch.zeros(len(names), len(labels), dtype=torch.float64, device=model.device)
     for start in range(0, len(rows), PIECE):
         piece = slice(start, start + PIECE)
-        with autocast:
+        with autocast(model):
             z = model.scores(ours[piece])
             other = None if theirs is None or reference is None else reference.scores(theirs[piece])
         told = _told(z, targets[piece], other)
-        for total, values in zip(sums, told, strict=True):
+        for total, values in zip(found, told, strict=True):
             total.index_add_(0, rows[piece], values.double())
-    counted = torch.bincount(rows, minlength=len(tokens)).cpu().numpy()
-    return Sums(counted, dict(zip(names, sums.cpu().numpy(), strict=True)))
+    counted = torch.bincount(rows, minlength=len(labels)).cpu().numpy()
+    return Sums(counted, dict(zip(names, found.cpu().numpy(), strict=True)))
 
 
 def _told(z: torch.Tensor, targets: torch.Tensor, other: torch.Tensor | None) -> list[torch.Tensor]:
@@ -124,17 +150,23 @@ def _told(z: torch.Tensor, targets: torch.Tensor, other: torch.Tensor | None) ->
 def padded(
     prompts: list[list[int]], responses: list[list[int]], pad: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens, positions and labels of rows with a prompt and a response each; what is to predict is the response.
+    """Tokens, positions and labels of rows with a prompt and a response each; what is to predict is the response."""
+    rows = [np.array([*p, *r], dtype=np.int64) for p, r in zip(prompts, responses, strict=True)]
+    marks = [np.arange(len(row)) >= len(prompt) for row, prompt in zip(rows, prompts, strict=True)]
+    return marked(rows, marks, pad)
 
-    Padding follows the response and each of its tokens is a document of its own (position 0), so that nothing sees it.
+
+def marked(
+    rows: Sequence[np.ndarray], marks: Sequence[np.ndarray], pad: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens, positions and labels of rows of tokens; what is to predict is marked (bool), but for a first token.
+
+    Padding follows a row and each of its tokens is a document of its own (position 0), so that nothing sees it.
     """
-    longest = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
-    shape = (len(prompts), longest)
-    tokens, positions = torch.full(shape, pad), torch.zeros(shape, dtype=torch.int64)
-    labels = torch.full(shape, IGNORED)
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        whole = torch.tensor(prompt + response)
-        tokens[row, : len(whole)] = whole
-        positions[row, : len(whole)] = torch.arange(len(whole))
-        labels[row, max(len(prompt), 1) - 1 : len(whole) - 1] = whole[max(len(prompt), 1) :]
-    return tokens, positions, labels
+    shape = (len(rows), max(map(len, rows)))
+    tokens, positions = np.full(shape, pad, np.int64), np.zeros(shape, np.int64)
+    labels = np.full(shape, IGNORED, np.int64)
+    for n, (row, mark) in enumerate(zip(rows, marks, strict=True)):
+        tokens[n, : len(row)], positions[n, : len(row)] = row, np.arange(len(row))
+        labels[n, : len(row) - 1][mark[1:]] = row[1:][mark[1:]]
+    return torch.from_numpy(tokens), torch.from_numpy(positions), torch.from_numpy(labels)

@@ -59,7 +59,7 @@ def read(path: str | Path = SHIPPED) -> Constitution:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is no YAML file: {error}") from None
+        raise InputError(f"{path} is no YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or content.keys() != {"principles"}:
         raise InputError(f"{path}: a constitution has the one key `principles`, a list of {{name, text, weight}}")
     return Constitution(principles(content["principles"], str(path)))
