@@ -1,6 +1,6 @@
 # setup: install only. demo: from a crawl made on the spot to a promoted model. test: everything but what follows, in two
 # processes, file by file (what tests of a file share is made once).
-# test-slow: a real model trained by each method. bench: ratios against peers.
+# test-slow: a real model trained by each method, the whole demo, ten rounds of kills. bench: ratios against peers.
 # test-vllm: the engines against vLLM's build for CPUs, in this process and as a server.
 PYTHON ?= python3
 VENV := .venv

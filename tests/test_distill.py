@@ -49,6 +49,13 @@ def test_only_what_a_verifier_lets_pass_is_learnt_and_the_teacher_is_named(tmp_p
     assert fsck(store)[1] == []
 
 
+def test_without_a_scorer_every_answer_is_learnt(tmp_path):
+    store = Store(tmp_path)
+    made = distill(store, answered(store, {"a": ["one", "two"], "b": ["three"]}))
+    assert [row["messages"][-1]["content"] for row in rows(made["sft"])] == ["one", "two", "three"]
+    assert [row["score"] for row in rows(made["sft"])] == [None] * 3
+
+
 def test_what_a_judge_cannot_say_is_not_learnt_and_its_outage_publishes_nothing(tmp_path):
     store = Store(tmp_path)
     given = answered(store, {"a": ["x" * 3, "x"], "b": [None, "  "]})

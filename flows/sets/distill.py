@@ -59,7 +59,7 @@ def learn(
         ids=pl.lit([], pl.List(pl.String)),
         logprob=kept["logprob"],
         answer_tokens=kept["tokens"],
-        score=kept.select(score).to_series(),
+        score=kept.with_columns(score=score)["score"],
     )
     threshold = pl.when(pl.col("reason") == "below").then(pl.lit(at_least, pl.Float64))
     value = score if at_least is not None else None

@@ -131,7 +131,12 @@ def read_recipe(path: str | Path) -> Recipe:
 
     try:
         text = Path(path).read_text()
-        found = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
+        try:
+            found = json.loads(text)  # first: to YAML, 1e-4 is a text
+        except ValueError:
+            if Path(path).suffix == ".json":
+                raise
+            found = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except (ValueError, yaml.YAMLError) as error:
