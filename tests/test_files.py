@@ -87,7 +87,7 @@ def test_urls_of_other_filesystems(tmp_path):
 FORMATS = [
     ("x.warc.gz", WARC, "warc"),  # lying extensions first
     ("x.warc", member(WARC), "warc.gz"),
-    ("x.csv", gzip.compress(LINE), "jsonl.gz"),
+    ("x.csv", gzip.compress(LINE, mtime=0), "jsonl.gz"),
     ("x.parquet", LINE, "jsonl"),
     ("x.json.gz", zstandard.compress(WARC), "warc.zst"),
     ("nothing", lz4.frame.compress(WARC), "warc.lz4"),
@@ -99,7 +99,7 @@ FORMATS = [
     ("filedesc", b"filedesc://x 0.0.0.0 20080430204825 text/plain 1\na\n", "arc"),
     ("x.jsonl", b"not json", "jsonl"),
     ("x.ndjson", b"\xef\xbb\xbf" + LINE, "jsonl"),
-    ("x.csv.gz", gzip.compress(b"text\na\n"), "csv.gz"),
+    ("x.csv.gz", gzip.compress(b"text\na\n", mtime=0), "csv.gz"),
     ("x.csv", b"{a},text\n1,a\n", "csv"),
     ("x.parquet", b"PAR1", "parquet"),
     ("x.wat.gz", b"", "warc"),
