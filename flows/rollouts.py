@@ -20,7 +20,8 @@ def is_rollouts(dataset: Dataset) -> bool:
 def rollout(dataset: Dataset, number: int) -> dict[str, Any]:
     """One response: what was asked and answered, what it was worth by whose word, where its task stands, and the models
     from the one that training started from. Raises InputError where there is no such row or task."""
-    from gristmill.dataops.lineage import find, row_at, values
+    from gristmill.dataops.lineage import row_at, values
+    from gristmill.flows.preferred import origin
 
     row = values(*row_at(dataset, number))
     numbers = [name for name, value in row.items() if isinstance(value, list) and name not in ("scores", "prompt")]
@@ -35,13 +36,9 @@ def rollout(dataset: Dataset, number: int) -> dict[str, Any]:
         **{name: value for name, value in row.items() if name not in ("id", *numbers)},
     }
     (task,) = row["sources"]
-    for item in dataset.inputs:
-        shard, at = next(find(item, task), (None, 0)) if item.kind == "rows" else (None, 0)
-        if shard is not None:
-            shards, mask = item.shards(), shard.mask()
-            before = sum(other.kept for other in shards[: [other.path for other in shards].index(shard.path)])
-            left = at if mask is None else mask[:at].true_count
-            return story | {"task": {"dataset": item.name, "key": item.key, "row": before + left, "id": task.hex()}}
+    home = origin(dataset.inputs, task)
+    if home is not None:
+        return story | {"task": {"dataset": home[0].name, "key": home[0].key, "row": home[1], "id": task.hex()}}
     raise InputError(f"the task {task.hex()} of row {number} is in none of the inputs of {dataset.name}")
 
 

@@ -1,36 +1,55 @@
-"""From a row, or from a model, back to the record it came from; from a response that was trained on, to its task."""
+"""From a row, or from a model, back to the record it came from; from a response that was trained on, to its task; from
+a preference, or from a step of a model that learned them, to its judgements."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from gristmill.dataops.dataset import Dataset
+from gristmill.dataops.dataset import Dataset, InputError
 from gristmill.dataops.store import Store
 from gristmill.flows.commands.common import CUT, REFERENCE, Result, open_store, table
 
 HELP = (
     "Go from a row (and a token in it), or from a model, back to the page and its WARC record, read again; from one of "
-    "a model's rollouts to its scores and its task."
+    "a model's rollouts to its scores and its task; from a pair or a thumb, or from a training step of a model that "
+    "learned them, to the judgements, their raters and the responses."
 )
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Which row, and which token in it."""
     command.add_argument("name", help=REFERENCE)
-    command.add_argument("row", type=int, help="row number, from 0; of a model, the sample that pretraining read so")
-    command.add_argument("position", type=int, nargs="?", help="token in a packed row, from 0")
+    command.add_argument(
+        "row",
+        type=int,
+        help="row number, from 0; of a model, the sample that pretraining read so, "
+        "or of one by `preference` or `reward` the training step, from 1",
+    )
+    command.add_argument(
+        "position", type=int, nargs="?", help="token in a packed row, or row of a training step, from 0"
+    )
 
 
 def run(options: argparse.Namespace, settings: dict[str, Any]) -> Result:
     """From a row back to its source."""
-    from gristmill.flows import rollouts
+    from gristmill.flows import preferred, rollouts, stepped
+    from gristmill.flows.models import is_model
 
     store = open_store(settings)
     dataset = store.get(options.name)
     if rollouts.is_rollouts(dataset):
         story = rollouts.rollout(dataset, options.row)
         return story, rollouts.told(story)
+    if is_model(dataset):
+        if stepped.tells(dataset):
+            story = stepped.step(dataset, options.row, options.position or 0)
+            return story, stepped.told(story)
+    elif preferred.is_preferred(dataset) or (dataset.kind != "checkpoint" and not preferred.from_pages(dataset)):
+        if options.position is not None:
+            raise InputError(f"{dataset.name} does not go back to a crawl: there is no page of a token")
+        story = preferred.row(dataset, options.row)
+        return story, preferred.told(story)
     story = traced(store, dataset, options.row, options.position)
     return story, told(story)
 
