@@ -34,7 +34,7 @@ def pretrain(spec: Path, processes: int, stop: tuple[int, int] | None = None) ->
 
 
 def _rank(environment: dict[str, str], spec: str, place: str, stop: tuple[int, int] | None) -> None:
-    os.environ.update(environment)
+    os.environ.update(environment, GRISTMILL_PARENT=str(os.getppid()))  # the fork server
     for number, end in ((1, "out"), (2, "err")):
         file = os.open(f"{place}.{end}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
