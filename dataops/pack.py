@@ -28,6 +28,9 @@ from gristmill.dataops.store import Task
 SEGMENT = pa.struct([("id", pa.binary(16)), ("start", pa.uint32()), ("length", pa.uint32())])
 
 
+_AT_ONCE = 1 << 16  # pieces that are laid out in one call
+
+
 def check_seq_len(seq_len: int) -> None:
     """Raises InputError for a row length that cannot be packed: a token needs another one to predict."""
     if not 2 <= seq_len <= 1 << 24:
@@ -212,18 +215,14 @@ def _rows(
     order = np.lexsort((np.arange(len(row)), row))
     row, length, source = row[order], pieces.length[order], pieces.source[order]
     per_row = np.bincount(row, minlength=count)
-    begins = np.cumsum(length) - length  # in the stream of laid-out tokens
     row_starts = (np.cumsum(per_row) - per_row).astype(np.int64)
-    within = begins - begins[row_starts][row] if count else begins
-    target = row * seq_len + within
-    steps = np.arange(len(tokens)) - np.repeat(begins, length)
-    laid = np.full(count * seq_len, eod, dtype=tokens.dtype)
-    place, origin = np.repeat(target, length) + steps, np.repeat(source, length) + steps
-    laid[place] = tokens[origin]
     filled = np.bincount(row, weights=length, minlength=count).astype(np.int64)
-    positions = np.tile(np.arange(seq_len), count) - np.repeat(filled, seq_len)  # of the padding, right where >= 0
-    positions[place] = steps
-    positions = positions.astype(np.uint16 if seq_len <= 1 << 16 else np.uint32)
+    gaps = np.zeros(len(row), dtype=np.int64)  # of padding behind each piece: behind a row's last one
+    gaps[row_starts + per_row - 1] = seq_len - filled
+    cells = count * seq_len
+    laid = _strung(tokens, source, length, gaps, np.full(seq_len, eod, dtype=tokens.dtype), cells)
+    steps = np.arange(seq_len, dtype=np.uint16 if seq_len <= 1 << 16 else np.uint32)
+    positions = _strung(steps, np.zeros_like(source), length, gaps, steps, cells)
     document = pieces.document[order]
     segments = pa.StructArray.from_arrays(
         [
@@ -251,7 +250,23 @@ def _rows(
         "length": pa.array(filled, pa.uint32()),
     }
     if targets is not None:
-        counted = np.zeros(count * seq_len, dtype=np.uint8)
-        counted[place] = targets[origin]
+        blank = np.zeros(seq_len, dtype=np.uint8)
+        counted = _strung(targets.astype(np.uint8), source, length, gaps, blank, cells)
         columns["targets"] = pa.FixedSizeListArray.from_arrays(pa.array(counted), seq_len)
     return pa.table(columns)
+
+
+def _strung(
+    values: np.ndarray, starts: np.ndarray, lengths: np.ndarray, gaps: np.ndarray, blank: np.ndarray, size: int
+) -> np.ndarray:
+    """Slices of `values`, each followed by so much of `blank`, as one run of `size`, in the type of `blank`. By slices:
+    an index for each token would take longer than the tokens, and more memory."""
+    run, at = np.empty(size, dtype=blank.dtype), 0
+    for begin in range(0, len(starts), _AT_ONCE):
+        some = slice(begin, begin + _AT_ONCE)
+        places = zip(starts[some].tolist(), (starts[some] + lengths[some]).tolist(), gaps[some].tolist(), strict=True)
+        parts = [part for start, stop, gap in places for part in (values[start:stop], blank[:gap])]
+        until = at + int(lengths[some].sum() + gaps[some].sum())
+        np.concatenate(parts, out=run[at:until])
+        at = until
+    return run
