@@ -52,6 +52,12 @@ def opened(kind: str, folder: Path) -> Iterator[tuple[Database, Clock]]:
     db.engine.dispose()
 
 
+def rows_of(db: Database, table: sql.Table) -> list[sql.Row]:
+    """All rows of a table, by its key."""
+    with db.read() as connection:
+        return list(connection.execute(sql.select(table).order_by(*table.primary_key.columns)))
+
+
 def fill(db: Database, items: int, raters: int = 1, *, queue: str = "q", **settings) -> list[str]:
     """A pairwise queue of so many items, and raters named r0, r1, ..."""
     make_queue(db, queue, "pairwise", **settings)

@@ -6,8 +6,7 @@ import threading
 import time
 
 import pytest
-import sqlalchemy as sql
-from feedbackdb import KINDS, START, fill, opened
+from feedbackdb import KINDS, START, fill, opened, rows_of
 from servedfeedback import bearer, kept_keys, rater, sender, service
 
 from gristmill.dataops.feedback.batches import close_due
@@ -26,11 +25,6 @@ def both(request, tmp_path):
 def lite(tmp_path):
     with opened("sqlite", tmp_path) as (db, _):
         yield db
-
-
-def _rows(db, table):
-    with db.read() as connection:
-        return connection.execute(sql.select(table).order_by(*table.primary_key.columns)).all()
 
 
 def _next(client, who, queue="q"):
@@ -59,7 +53,7 @@ def test_a_rater_is_shown_items_and_judges_until_nothing_is_left(both):
             assert answer.status_code == 200
             assert answer.json() == {"item": shown["item"], "version": 1, "judged_at": START}
         assert client.get("/v1/queues/q/next", headers=who).status_code == 204
-    rows = _rows(db, JUDGEMENTS)
+    rows = rows_of(db, JUDGEMENTS)
     assert {row.comment for row in rows} == {"clear"} and {row.client_at for row in rows} == {"1999-12-31T23:59:60Z"}
     assert {row.judged_at for row in rows} == {START}, "the server's clock says when"
 
@@ -72,8 +66,8 @@ def test_the_order_that_a_rater_saw_is_undone_in_what_is_kept(lite):
             shown = _next(client, who)
             first_is_a = shown["responses"][0]["content"].startswith("a")
             _said(client, who, shown["item"], [1, 0] if first_is_a else [0, 1], key=f"k{n}")
-    assert {tuple(row.value) for row in _rows(lite, JUDGEMENTS)} == {(1, 0)}
-    assert {tuple(row.order) for row in _rows(lite, SHOWINGS)} == {(0, 1), (1, 0)}
+    assert {tuple(row.value) for row in rows_of(lite, JUDGEMENTS)} == {(1, 0)}
+    assert {tuple(row.order) for row in rows_of(lite, SHOWINGS)} == {(0, 1), (1, 0)}
 
 
 def test_a_key_sent_again_gets_the_first_answer_and_with_other_content_none(both):
@@ -122,7 +116,7 @@ def test_many_at_once_are_kept_or_refused_one_by_one(both):
     with service(db) as client:
         mine, theirs = _next(client, who)["item"], _next(client, other)["item"]
         _said(client, who, mine, key="first")
-        strange = next(row.id for row in _rows(db, ITEMS) if row.id != mine)
+        strange = next(row.id for row in rows_of(db, ITEMS) if row.id != mine)
         assert theirs == mine
         said = [(mine, [1, 0], "first"), (strange, [1, 0], "b"), ("nothing", [1, 0], "c"), (mine, [1, 1], "d"),
                 (mine, [0, 2], "e"), (mine, None, "e")]  # fmt: skip
@@ -182,12 +176,12 @@ def test_a_thumb_is_item_showing_and_judgement_at_once(both):
         reused = _thumb(client, app, key="t", prompt="Another?")
         assert (reused.status_code, reused.json()["error"]) == (409, "key_reused")
         assert _thumb(client, app, policy="m1", key="t", user="u9").status_code == 409
-    [item] = _rows(db, ITEMS)
+    [item] = rows_of(db, ITEMS)
     assert item.responses == [{"message": {"role": "assistant", "content": "The sky."}, "policy": "m1"}]
     assert (item.strategy, item.judged, item.open) == ("production", 2, False)
-    assert [row.name for row in _rows(db, RATERS)] == ["app/u1", "app/u2"]
-    assert len(_rows(db, SHOWINGS)) == 2
-    assert [row.value for row in _rows(db, JUDGEMENTS)] == [[1], [0], [0]]
+    assert [row.name for row in rows_of(db, RATERS)] == ["app/u1", "app/u2"]
+    assert len(rows_of(db, SHOWINGS)) == 2
+    assert [row.value for row in rows_of(db, JUDGEMENTS)] == [[1], [0], [0]]
 
 
 def test_a_thumb_of_a_conversation_keeps_its_turns(lite):
@@ -198,7 +192,7 @@ def test_a_thumb_of_a_conversation_keeps_its_turns(lite):
             client, sender(lite), prompt=None, messages=turns, response={"content": "Ho", "role": "assistant"}
         )
         assert answer.status_code == 200, answer.text
-    [item] = _rows(lite, ITEMS)
+    [item] = rows_of(lite, ITEMS)
     assert item.prompt == turns and item.responses[0]["message"] == {"role": "assistant", "content": "Ho"}
 
 
@@ -222,7 +216,7 @@ def test_a_thumb_that_cannot_be_kept_leaves_nothing(lite, more, status, error):
     with service(lite) as client:
         answer = _thumb(client, sender(lite), **more)
         assert (answer.status_code, answer.json()["error"]) == (status, error), answer.text
-    assert not any(_rows(lite, table) for table in (ITEMS, RATERS, SHOWINGS, JUDGEMENTS))
+    assert not any(rows_of(lite, table) for table in (ITEMS, RATERS, SHOWINGS, JUDGEMENTS))
 
 
 # ---- who may
@@ -281,12 +275,12 @@ def test_a_threshold_closes_a_batch_while_others_go_on(both, tmp_path):
         for n in range(5):
             _said(client, who, _next(client, who)["item"], key=f"k{n}")
         for _ in range(200):
-            if _rows(db, BATCHES) and _rows(db, BATCHES)[0].closed_at:
+            if rows_of(db, BATCHES) and rows_of(db, BATCHES)[0].closed_at:
                 break
             time.sleep(0.05)
         [found] = client.get("/v1/queues", headers=who).json()["queues"]
         assert (found["batches"], found["waiting"], found["due"]) == (1, 0, None)
-    [batch] = _rows(db, BATCHES)
+    [batch] = rows_of(db, BATCHES)
     assert (batch.judgements, batch.reason) == (5, "threshold")
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import sqlalchemy as sql
-from feedbackdb import KINDS, fill, opened, work
+from feedbackdb import KINDS, fill, opened, rows_of, work
 from realdata import real
 
 from gristmill.dataops.dataset import Dataset, InputError
@@ -43,11 +42,6 @@ def lite(tmp_path):
         yield db
 
 
-def _rows(db, table):
-    with db.read() as connection:
-        return connection.execute(sql.select(table).order_by(*table.primary_key.columns)).all()
-
-
 def _data(root, batch):
     return Dataset.load(root / batch.dataset / batch.key[:12])
 
@@ -58,10 +52,10 @@ def _seqs(root, batches):
 
 def _whole(db, root):
     """Every judgement is in exactly one closed batch, whose dataset is what was judged, with one event each."""
-    batches = [batch_of(db, row.id) for row in _rows(db, BATCHES)]
-    judged = [row.seq for row in _rows(db, JUDGEMENTS)]
+    batches = [batch_of(db, row.id) for row in rows_of(db, BATCHES)]
+    judged = [row.seq for row in rows_of(db, JUDGEMENTS)]
     assert sorted(sum(_seqs(root, batches), [])) == judged
-    assert [row.batch for row in _rows(db, OUTBOX)] == [batch.id for batch in batches]
+    assert [row.batch for row in rows_of(db, OUTBOX)] == [batch.id for batch in batches]
     assert all(_data(root, batch).check_files().digest == batch.digest for batch in batches)
     return batches
 
@@ -132,7 +126,7 @@ def test_corrections_and_what_could_not_be_judged_are_said(lite, tmp_path):
         ("edit", "x0 ", [[0.0, 0.0]], 2),
     ],
 )
-def test_every_kind_becomes_rows(lite, tmp_path, kind, said, value, replies):
+def test_every_kind_becomesrows_of(lite, tmp_path, kind, said, value, replies):
     make_queue(lite, "k", kind)
     row = {"prompt": "p", "responses": ["x0", "x1", "x2"][: 3 if kind == "ranking" else 1], "tools": "[]"}
     put(lite, "k", [candidate(row, "")], strategy="random")
@@ -220,7 +214,7 @@ def test_an_event_is_pending_until_it_was_sent(made, tmp_path):
     sent(db, event.id)
     clock.at += 5
     sent(db, event.id)
-    assert pending(db) == [] and _rows(db, OUTBOX)[0].sent_at == clock.at - 5
+    assert pending(db) == [] and rows_of(db, OUTBOX)[0].sent_at == clock.at - 5
     assert status(db)[0]["batches"][0]["event_sent"] is True
 
 
@@ -286,7 +280,7 @@ def test_killed_while_closing_the_next_close_goes_on(made, tmp_path, step):
     where = db.engine.url.render_as_string(hide_password=False)
     done = subprocess.run([sys.executable, "-c", CLOSER, where, str(tmp_path), step], capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert _rows(db, OUTBOX) == [] and status(db)[0]["batches"][0]["state"] == "frozen"
+    assert rows_of(db, OUTBOX) == [] and status(db)[0]["batches"][0]["state"] == "frozen"
     left = sorted((tmp_path / "feedback-q").glob("*")) if step == "close" else []
     work(db, "r0", 3)  # after the freeze: of the next batch
     [first] = close_due(db, tmp_path)

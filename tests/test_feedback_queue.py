@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-import sqlalchemy as sql
-from feedbackdb import KINDS, START, fill, opened, work
+from feedbackdb import KINDS, START, fill, opened, rows_of, work
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,11 +30,6 @@ def made(request, tmp_path):
 def lite(tmp_path):
     with opened("sqlite", tmp_path) as (db, _):
         yield db
-
-
-def _rows(db, table):
-    with db.read() as connection:
-        return connection.execute(sql.select(table).order_by(*table.primary_key.columns)).all()
 
 
 def _scored(name, *scores):
@@ -113,7 +107,7 @@ def test_an_item_is_in_a_queue_once(made):
     rows.append(candidate({"prompt": "same", "responses": ["a", "a"]}, ""))
     found = put(db, "q", rows, strategy="random", most=2)
     assert (found.added + found.known, found.same_responses, found.left) == (2, 1, 1)
-    assert len(_rows(db, ITEMS)) == 4 + found.added
+    assert len(rows_of(db, ITEMS)) == 4 + found.added
 
 
 # ---- who is asked what
@@ -131,7 +125,7 @@ def test_a_lease_keeps_an_item_until_it_ends(made):
     judge(db, first.item, "r0", [1, 0], key="late")  # shown to r0 once: it counts
     judge(db, again.item, "r2", [1, 0], key="r2")
     assert next_item(db, "q", "r0").item == second.item
-    assert len(_rows(db, SHOWINGS)) == 4  # who saw what, and when, is all there
+    assert len(rows_of(db, SHOWINGS)) == 4  # who saw what, and when, is all there
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 3])
@@ -140,7 +134,7 @@ def test_each_item_is_judged_by_as_many_raters_as_wanted_and_by_each_once(made, 
     raters = fill(db, 5, 3, wanted=wanted)
     done = {rater: len(work(db, rater, 99)) for rater in raters}
     assert sum(done.values()) == 5 * wanted and max(done.values()) <= 5
-    pairs = {(row.item, row.rater) for row in _rows(db, JUDGEMENTS)}
+    pairs = {(row.item, row.rater) for row in rows_of(db, JUDGEMENTS)}
     assert len(pairs) == 5 * wanted and status(db)[0]["open"] == 0
 
 
@@ -173,7 +167,7 @@ def test_checks_are_mixed_in_and_tell_a_rater_who_always_picks_the_first(made):
     found = checks(db, "q")
     assert found["r0"] == (15, 15)
     assert found["r1"][1] == 15 and found["r1"][0] < 13  # the order is another for each item
-    assert {(row.strategy, str(row.gold)) for row in _rows(db, ITEMS)} == {("gold", "[1.0, 0.0]"), ("random", "None")}
+    assert {(row.strategy, str(row.gold)) for row in rows_of(db, ITEMS)} == {("gold", "[1.0, 0.0]"), ("random", "None")}
 
 
 def test_two_raters_who_like_the_same_response_agree_however_it_was_shown(lite):
@@ -199,7 +193,7 @@ def test_a_correction_supersedes_and_overwrites_nothing(made):
     clock.at -= 86_400_000  # the server's own clock is set back: the order of arrival stays
     second = judge(db, shown.item, "r0", [0, 1], key="two", client_at="the year 40000")
     assert (first.version, second.version) == (1, 2) and second.seq > first.seq
-    rows = _rows(db, JUDGEMENTS)
+    rows = rows_of(db, JUDGEMENTS)
     assert [row.client_at for row in rows] == ["1999-01-01 in a wrong clock", "the year 40000"]
     assert [row.judged_at for row in rows] == [START, START]  # and what corrects is never before what it corrects
     assert len(tables(db, "q")["value"]) == 1 and status(db)[0]["standing"] == 1
@@ -218,7 +212,7 @@ def test_one_key_is_one_judgement(made):
         with pytest.raises(Refused) as refused:
             judge(db, shown.item, "r0", **{"value": [2, 0], "comment": "clear", **other}, key="k")
         assert refused.value.why == "key_reused"
-    assert len(_rows(db, JUDGEMENTS)) == 1
+    assert len(rows_of(db, JUDGEMENTS)) == 1
 
 
 @pytest.mark.parametrize(
@@ -238,7 +232,7 @@ def test_what_does_not_count_is_refused_and_leaves_nothing(made, change, why):
     said = {"item": next_item(db, "q", "r0").item, "rater": "r0", "value": [1, 0], "key": "k"} | change
     with pytest.raises(Refused) as refused:
         judge(db, **said)
-    assert refused.value.why == why and _rows(db, JUDGEMENTS) == []
+    assert refused.value.why == why and rows_of(db, JUDGEMENTS) == []
 
 
 def test_many_at_once_are_kept_in_the_order_given_whatever_is_refused_between(made):
@@ -251,7 +245,7 @@ def test_many_at_once_are_kept_in_the_order_given_whatever_is_refused_between(ma
     first, no, second, third, again, corrected = judge_all(db, said)
     assert [one.rater for one in (first, second, third)] == ["r0", "r1", "r2"] and no.why == "unknown_item"
     assert (again.seq, again.again, corrected.version) == (first.seq, True, 2)
-    assert len(_rows(db, JUDGEMENTS)) == 4
+    assert len(rows_of(db, JUDGEMENTS)) == 4
 
 
 def test_unknown_names_and_numbers_that_are_none_are_said(lite):
@@ -278,8 +272,8 @@ def test_any_walk_of_raters_keeps_the_books(lite):
         shown = next_item(lite, "q", rater)
         if shown is not None and chance.random() < 0.7:
             judge(lite, shown.item, rater, chance.choice([[1, 0], [0, 0], None]), key=str(turn))
-    last = {(row.item, row.rater): row.value for row in _rows(lite, JUDGEMENTS)}
-    for item in _rows(lite, ITEMS):
+    last = {(row.item, row.rater): row.value for row in rows_of(lite, JUDGEMENTS)}
+    for item in rows_of(lite, ITEMS):
         judged = sum(value is not None for (name, _), value in last.items() if name == item.id)
         assert (item.judged, item.open) == (judged, judged < 2)
 
@@ -296,7 +290,7 @@ def test_many_who_say_the_same_at_once_say_it_once(made):
 
     with ThreadPoolExecutor(4) as pool:
         found = [one for sent in pool.map(send, range(4)) for one in sent]
-    kept = _rows(db, JUDGEMENTS)
+    kept = rows_of(db, JUDGEMENTS)
     assert sorted(row.key for row in kept) == [f"k{n}" for n in range(6)] + ["shared"]
     assert sum(isinstance(one, Judged) and not one.again for one in found) == 7
     assert {one.why for one in found if isinstance(one, Refused)} == {"key_reused"}

@@ -23,9 +23,14 @@ from gristmill.dataops.sft.boilerplate import boilerplate
 from gristmill.dataops.sft.exact import exact
 from gristmill.dataops.sft.order import order
 from gristmill.dataops.sft.personal import redact
-from gristmill.dataops.sft.recipe import clean
+from gristmill.dataops.sft.recipe import cleaning
 from gristmill.dataops.sft.turns import texts
 from gristmill.dataops.store import Store
+
+
+def clean(*arguments, **settings):
+    """The last of the steps."""
+    return cleaning(*arguments, **settings)[-1]
 
 
 def gone(op: Op, frame: pl.DataFrame) -> dict[int, tuple[str, str | None]]:

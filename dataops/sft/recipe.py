@@ -31,24 +31,6 @@ from gristmill.dataops.store import Store
 PERMUTATIONS = 64
 
 
-def clean(
-    store: Store,
-    chats: Dataset,
-    *,
-    name: str = "sft",
-    languages: Sequence[str] | None = None,
-    toxicity: tuple[Dataset, float] | None = None,
-    earlier: Sequence[Dataset] = (),
-    benchmarks: Sequence[str] = (),
-    threshold: float = 0.8,
-) -> Dataset:
-    """Rows with `messages` cleaned, with the columns of "sft.texts" added; the last of `cleaning`."""
-    return cleaning(
-        store, chats, name=name, languages=languages, toxicity=toxicity, earlier=earlier, benchmarks=benchmarks,
-        threshold=threshold,
-    )[-1]  # fmt: skip
-
-
 def cleaning(
     store: Store,
     chats: Dataset,
